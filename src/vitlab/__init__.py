@@ -1,0 +1,29 @@
+"""vitlab: the whole life of a Vision Transformer.
+
+The names below are imported when they are first used, so that `import vitlab` and `vitlab --help` do not wait for torch.
+Their types are in `__init__.pyi`.
+"""
+
+import importlib
+from typing import Any
+
+__all__ = ["create_model", "evaluation", "inspection", "list_models", "load_model", "models", "recipes", "save_model"]
+
+_FUNCTIONS = {
+    "create_model": "vitlab.models",
+    "list_models": "vitlab.models",
+    "load_model": "vitlab.weights",
+    "save_model": "vitlab.weights",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name in _FUNCTIONS:
+        return getattr(importlib.import_module(_FUNCTIONS[name]), name)
+    if name in __all__:
+        return importlib.import_module(f"vitlab.{name}")
+    raise AttributeError(f"module 'vitlab' has no attribute '{name}'")
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -1,0 +1,138 @@
+"""`vitlab demo`: the paper's whole journey in small, on the bundled images.
+
+Pretrain upstream, few-shot on frozen features downstream, fine-tune downstream at a higher resolution, look inside,
+write the report.
+"""
+
+import time
+from pathlib import Path
+from typing import Annotated
+
+import torch
+import typer
+
+from vitlab import files, weights
+from vitlab.cli import options
+from vitlab.cli.fewshot import fewshot_table
+from vitlab.cli.output import ResultTable, show, store
+from vitlab.cli.training import Changes, run
+from vitlab.data import loader
+from vitlab.data.catalog import open_source
+from vitlab.data.sources import Source
+from vitlab.evaluation import fewshot
+from vitlab.models.build import Model, build
+from vitlab.recipes import library
+from vitlab.report.figures import draw_inspection
+from vitlab.report.page import write_report
+from vitlab.runtime import Runtime, choose, seeded
+
+app = options.new_app()
+SHOTS = [1, 5, 10, 25]
+SEEDS = 5
+LOOKED_AT = 128
+
+
+@app.command()
+def demo(
+    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Where everything goes.")] = Path("runs/demo"),
+    seed: options.SeedOption = None,
+    changes: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY.PATH=VALUE", help="Change one key of both recipes.")
+    ] = None,
+    device: options.DeviceOption = "auto",
+    as_json: options.JsonOption = False,
+) -> None:
+    """Pretrain, few-shot, fine-tune, inspect, report: some minutes on two cores. Run again, it goes on where it was."""
+    begun = time.monotonic()
+    upstream, downstream = out / "upstream", out / "downstream"
+    assignments = tuple(changes or [])
+    recipe = Changes(seed=seed, assignments=assignments).applied_to(library.find("demo-upstream"))
+    pretrained = run(recipe, upstream, resume=True, device=device, title="1/4 pretrain on Fashion-MNIST")
+    few = _few_shot(upstream, choose(device), recipe.seed)
+    store(few, out / "results" / "fewshot.json")
+    recipe = library.find("demo-downstream").model_copy(update={"init_from": str(upstream)})
+    recipe = Changes(seed=seed, assignments=assignments).applied_to(recipe)
+    finetuned = run(recipe, downstream, resume=True, device=device, title="3/4 fine-tune on digits")
+    typer.echo("4/4 look inside and write the report", err=True)
+    _look_inside(upstream, open_source("fashion-mnist", "test"), choose(device), out / "figures")
+    table = _summary(pretrained, few, finetuned)
+    store(table, out / "results" / "summary.json")
+    files.write_json(out / "journey.json", _journey(table))
+    page = write_report([out], out / "report.html")
+    show(table, as_json=as_json)
+    typer.echo(f"\nreport: {page}   ({time.monotonic() - begun:.0f} s in all)", err=as_json)
+
+
+def _few_shot(upstream: Path, runtime: Runtime, seed: int) -> ResultTable:
+    typer.echo("2/4 few-shot on digits with frozen features", err=True)
+    train, test = open_source("digits", "train"), open_source("digits", "test")
+    model = weights.load_model(upstream)
+    with seeded(seed, "untrained"):
+        untrained = build(model.config)
+
+    def measured(judged: Model) -> fewshot.FewShot:
+        seen = [fewshot.features_of(judged, source, model.preprocessing, runtime) for source in (train, test)]
+        return fewshot.evaluate(seen[0], seen[1], train.classes, SHOTS, seeds=SEEDS)
+
+    pixels = [fewshot.pixels_of(source, model.preprocessing) for source in (train, test)]
+    results = {
+        "pretrained ViT": measured(model),
+        "raw pixels": fewshot.evaluate(pixels[0], pixels[1], train.classes, SHOTS, seeds=SEEDS),
+        "untrained ViT": measured(untrained),
+    }
+    return fewshot_table(results, "digits", SHOTS, SEEDS)
+
+
+def _look_inside(upstream: Path, source: Source, runtime: Runtime, out: Path) -> None:
+    model = weights.load_model(upstream)
+    model.eval().to(runtime.device)
+    batch = next(iter(loader.evaluation_batches(source, model.preprocessing, batch_size=LOOKED_AT)))
+    inputs_BCHW = loader.normalise(batch.images_BHWC, model.preprocessing, runtime.device)
+    names = [source.classes[label] for label in batch.labels_B.tolist()]
+    with torch.inference_mode():
+        draw_inspection(model, batch.images_BHWC.numpy(), inputs_BCHW, names, out)
+
+
+def _summary(pretrained: ResultTable, few: ResultTable, finetuned: ResultTable) -> ResultTable:
+    upstream, downstream = pretrained.numbers["top1"], finetuned.numbers["top1"]
+    at_five = {name: 100 * sum(result["5"]) / len(result["5"]) for name, result in few.numbers.items()}
+    rows: list[list[str]] = [["pretrained on Fashion-MNIST", "top-1", f"{100 * upstream:.1f} %"]]
+    for row in few.rows:
+        rows.append([f"few-shot on digits: {row[0]}", "1 / 5 / 10 / 25 shots", " / ".join(map(str, row[1:])) + " %"])
+    rows.append(["fine-tuned on digits", "top-1", f"{100 * downstream:.1f} %"])
+    return ResultTable(
+        title="The paper's journey in small",
+        summary=_few_shot_sentence(at_five),
+        columns=["stage", "measure", "result"],
+        rows=rows,
+        notes=[_few_shot_sentence(at_five)],
+        headline=[
+            {"label": "Fashion-MNIST top-1 after pretraining", "value": f"{100 * upstream:.1f}", "unit": "%"},
+            {"label": "digits, 5 shots, frozen features", "value": f"{at_five['pretrained ViT']:.1f}", "unit": "%"},
+            {"label": "digits top-1 after fine-tuning", "value": f"{100 * downstream:.1f}", "unit": "%"},
+        ],
+        numbers={"upstream_top1": upstream, "downstream_top1": downstream, "fewshot": few.numbers},
+    )
+
+
+def _few_shot_sentence(at_five: dict[str, float]) -> str:
+    features, pixels = at_five["pretrained ViT"], at_five["raw pixels"]
+    if features > pixels:
+        return (
+            f"With 5 images a class, features learned on clothes tell digits apart better ({features:.1f} %) than raw "
+            f"pixels do ({pixels:.1f} %): what was learned upstream carries over."
+        )
+    return (
+        f"With 5 images a class, raw pixels ({pixels:.1f} %) do better than the frozen features ({features:.1f} %). Digits "
+        "of 8 x 8 pixels are centred and of one size, so pixels compare well as they are, while the features were learned "
+        "from 6,000 pictures of clothes only; fine-tuning then adapts them."
+    )
+
+
+def _journey(table: ResultTable) -> dict[str, object]:
+    return {
+        "title": "A Vision Transformer's journey in small",
+        "lead": "A small ViT learned to name clothes, was tried on handwritten digits as it was, and was then fine-tuned on "
+        f"them at a higher resolution. {table.summary}",
+        "order": ["upstream", "downstream"],
+    }

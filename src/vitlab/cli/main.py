@@ -1,0 +1,84 @@
+"""`vitlab VERB ...`: finds the verb's page, and turns mistakes into one line and an exit code."""
+
+import importlib
+import sys
+import traceback
+from collections.abc import Sequence
+
+import typer
+
+from vitlab.errors import UserError, unknown_name
+
+VERBS = {
+    "demo": "the paper's whole journey in small, on bundled images",
+    "pretrain": "train a model from scratch by a recipe",
+    "finetune": "train a model further on your images",
+    "evaluate": "accuracy of a model on labelled images",
+    "fewshot": "accuracy of frozen features with a few images a class",
+    "predict": "name what is on images",
+    "inspect": "look inside a model: filters, positions, attention",
+    "report": "one page with a run's numbers, curves and pictures",
+    "models": "the models of the paper by name",
+    "recipes": "the named recipes, and one of them as TOML",
+    "data": "what is in a data set",
+}
+OVERVIEW = """vitlab: the whole life of a Vision Transformer
+
+Usage: vitlab VERB [ARGUMENTS]        vitlab VERB --help tells more
+
+{verbs}
+
+Start with `vitlab demo`. A mistake is told in one line; --debug shows where it came from.
+"""
+
+
+def overview() -> str:
+    """What `vitlab --help` prints."""
+    return OVERVIEW.format(verbs="\n".join(f"  {verb:<10} {what}" for verb, what in VERBS.items()))
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one verb; returns the exit code (0 done, 2 the user's mistake, 3 training failed, 130 and 143 interrupted)."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    debug = "--debug" in words
+    words = [word for word in words if word != "--debug"]
+    if not words or words[0] in ("--help", "-h", "help"):
+        sys.stdout.write(overview())
+        return 0
+    try:
+        return _run(words[0], words[1:])
+    except (UserError, typer.TyperException) as error:
+        if debug:
+            traceback.print_exc()
+        _complain(error)
+        return 2
+    except (KeyboardInterrupt, typer.Abort):
+        _complain("interrupted")
+        return 130
+    except BrokenPipeError:
+        # The reader of our output went away, as `vitlab models | head` does; there is nobody left to tell.
+        sys.stderr.close()
+        return 0
+
+
+def _run(verb: str, words: list[str]) -> int:
+    if verb == "--version":
+        from importlib.metadata import version
+
+        print(version("vitlab"))
+        return 0
+    if verb not in VERBS:
+        raise unknown_name("verb", verb, VERBS, listing="`vitlab --help` lists them")
+    app = importlib.import_module(f"vitlab.cli.{verb}").app
+    code = typer.main.get_command(app).main(words, prog_name=f"vitlab {verb}", standalone_mode=False)
+    return code if isinstance(code, int) else 0
+
+
+def _complain(message: object) -> None:
+    text = message.format_message() if isinstance(message, typer.TyperException) else str(message)
+    print("vitlab: " + " ".join(text.split()), file=sys.stderr)
+
+
+def entry() -> None:
+    """The console script."""
+    sys.exit(main())

@@ -1,0 +1,18 @@
+"""`vitlab models`: the models of the paper by name."""
+
+from vitlab.cli import options
+from vitlab.cli.output import ResultTable, show
+from vitlab.recipes import cost, zoo
+
+app = options.new_app()
+
+
+@app.command()
+def models(as_json: options.JsonOption = False) -> None:
+    """Every named model with its size: parameters with a 1000-way head, and FLOPs of one image at 224 pixels."""
+    rows = []
+    for name in zoo.names():
+        config = zoo.get(name)
+        rows.append([name, f"{cost.parameters(config) / 1e6:,.1f} M", f"{cost.flops(config) / 1e9:,.1f} G"])
+    notes = ["ViT names take any patch that divides the image: ViT-Ti/4 at 28 pixels is a model too."]
+    show(ResultTable("Models", ["name", "parameters", "FLOPs"], rows, notes=notes), as_json=as_json)

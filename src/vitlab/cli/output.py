@@ -1,0 +1,74 @@
+"""Results: a short table on stdout, or JSON with --json, and the same table as a file for the report."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from vitlab import files
+
+Cell = str | int | float | None
+
+
+@dataclass(frozen=True)
+class ResultTable:
+    """A table of results, as it is printed, stored and shown in the report.
+
+    Attributes:
+        title: what was measured, on what.
+        summary: one sentence that says what the table shows.
+        columns, rows: the table.
+        notes: what a reader should know beside it.
+        headline: big numbers of the report: {"label", "value", "unit"}.
+        numbers: the same results unrounded, by name.
+    """
+
+    title: str
+    columns: Sequence[str]
+    rows: Sequence[Sequence[Cell]]
+    summary: str | None = None
+    notes: Sequence[str] = ()
+    headline: Sequence[dict[str, str]] = ()
+    numbers: dict[str, Any] = field(default_factory=dict)
+
+    def as_dict(self) -> dict[str, Any]:
+        """The table as a JSON value."""
+        return {
+            "title": self.title,
+            "summary": self.summary,
+            "columns": list(self.columns),
+            "rows": [list(row) for row in self.rows],
+            "notes": list(self.notes),
+            "headline": list(self.headline),
+            "numbers": self.numbers,
+        }
+
+
+def show(table: ResultTable, *, as_json: bool) -> None:
+    """Print the table for people, or as JSON for programs."""
+    if as_json:
+        print(json.dumps(table.as_dict(), ensure_ascii=False))
+        return
+    drawn = Table(title=table.title, title_justify="left", title_style="bold")
+    for number, column in enumerate(table.columns):
+        drawn.add_column(column, justify="left" if number == 0 else "right", overflow="fold")
+    for row in table.rows:
+        drawn.add_row(*("" if cell is None else str(cell) for cell in row))
+    console = Console(highlight=False, markup=False, width=None if Console().is_terminal else 110)
+    console.print(drawn)
+    for note in table.notes:
+        console.print(note)
+
+
+def store(table: ResultTable, path: Path) -> None:
+    """Write the table as JSON, whole or not at all."""
+    files.write_json(path, table.as_dict())
+
+
+def percent(share: float) -> str:
+    """A share as the field writes it, such as 81.30 %."""
+    return f"{100 * share:.2f} %"

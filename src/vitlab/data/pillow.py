@@ -1,0 +1,137 @@
+"""Opens untrusted image bytes with Pillow: few formats, sizes checked before pixels exist, no warnings, one error."""
+
+import io
+import re
+import struct
+import threading
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from PIL import Image
+
+from vitlab.errors import UserError
+
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
+SUFFIXES = frozenset(
+    [".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff"],
+)
+MAX_PIXELS = 178_956_970  # twice Pillow's threshold for a warning: where Pillow itself refuses
+MAX_BYTES = 256 * 2**20
+
+ORIENTATION_TAG = 0x0112
+TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+
+class _Quiet:
+    """Keeps Pillow's warnings silent while at least one thread decodes.
+
+    `warnings.catch_warnings` restores what it found on entering, which goes wrong when threads overlap; here the
+    first thread in adds one filter and the last one out takes the same filter away.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._inside = 0
+        self._ours = False
+        self._filter = ("ignore", None, Warning, re.compile(r"PIL\."), 0)
+
+    @contextmanager
+    def __call__(self) -> Iterator[None]:
+        with self._lock:
+            self._inside += 1
+            if self._inside == 1 and self._filter not in warnings.filters:
+                warnings.filterwarnings("ignore", module=r"PIL\.")
+                self._ours = True
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._inside -= 1
+                if self._inside == 0 and self._ours:
+                    self._ours = False
+                    if self._filter in warnings.filters:
+                        warnings.filters.remove(self._filter)  # type: ignore[attr-defined]
+
+
+quiet = _Quiet()
+
+
+def refuse(name: str, reason: str) -> UserError:
+    """The error for an image that cannot be used: its name, why, and how to mend it."""
+    return UserError(f"{name}: {reason}; remove or replace this image")
+
+
+def _webp_size(data: bytes) -> tuple[int, int] | None:
+    """Width and height in a WebP file's header; Pillow would allocate its canvas before telling them."""
+    if len(data) < 30 or data[:4] != b"RIFF" or data[8:12] != b"WEBP":
+        return None
+    kind, body = data[12:16], data[20:30]
+    if kind == b"VP8X":
+        return int.from_bytes(body[4:7], "little") + 1, int.from_bytes(body[7:10], "little") + 1
+    if kind == b"VP8L":
+        bits = int.from_bytes(body[1:5], "little")
+        return (bits & 0x3FFF) + 1, (bits >> 14 & 0x3FFF) + 1
+    width, height = struct.unpack("<HH", body[6:10])
+    return width & 0x3FFF, height & 0x3FFF
+
+
+def _check_size(width: int, height: int, name: str) -> None:
+    if width * height > MAX_PIXELS:
+        raise refuse(name, f"{width} x {height} pixels are more than the {MAX_PIXELS:,} that are decoded")
+
+
+def open_image(data: bytes, name: str) -> Image.Image:
+    """The first frame of an encoded image, decoded, and turned as its EXIF orientation says.
+
+    Args:
+        data: the bytes of a JPEG, PNG, WebP, GIF, BMP or TIFF file.
+        name: what to call it in an error.
+
+    Raises:
+        UserError: it is empty, too large in bytes or pixels, in another format, damaged or cut short.
+    """
+    if not data:
+        raise refuse(name, "it is empty (0 bytes)")
+    if len(data) > MAX_BYTES:
+        raise refuse(name, f"{len(data):,} bytes are more than the {MAX_BYTES:,} that are read")
+    size = _webp_size(data)
+    if size is not None:
+        _check_size(*size, name)
+    try:
+        with quiet():
+            image = Image.open(io.BytesIO(data), formats=FORMATS)
+            _check_size(*image.size, name)
+            image.load()
+            turn = TURNS.get(_orientation(image))
+            return image if turn is None else image.transpose(turn)
+    except UserError:
+        raise
+    except Image.UnidentifiedImageError as error:
+        raise refuse(name, "it is not a JPEG, PNG, WebP, GIF, BMP or TIFF image") from error
+    except Image.DecompressionBombError as error:
+        raise refuse(name, f"it has more than the {MAX_PIXELS:,} pixels that are decoded") from error
+    except Exception as error:  # Pillow's plugins raise nearly every type on damaged files
+        raise refuse(name, f"it cannot be decoded ({describe_error(error)})") from error
+
+
+def describe_error(error: BaseException) -> str:
+    """An exception's message as one short line."""
+    lines = str(error).strip().splitlines()
+    return (lines[0] if lines else type(error).__name__)[:120]
+
+
+def _orientation(image: Image.Image) -> int:
+    """The EXIF orientation, 1 to 8; 1 where there is none or the EXIF block is damaged."""
+    try:
+        return int(image.getexif().get(ORIENTATION_TAG, 1))
+    except Exception:  # the pixels are whole: a damaged EXIF block is no reason to refuse them
+        return 1

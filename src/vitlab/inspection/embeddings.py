@@ -1,0 +1,98 @@
+"""What the embeddings have learned: filters of the patches, likeness of the positions (paper: Figures 7 and
+10).
+
+Shapes: D width, X pixels of a patch times 3 colours, K components, P patches, T position tables.
+"""
+
+import torch
+from torch import Tensor, nn
+
+from vitlab.errors import UserError
+from vitlab.inspection.subject import inspecting, transformer
+from vitlab.models.positions import sincos_2d
+from vitlab.models.vit import VisionTransformer
+
+
+def embedding_filters(model: nn.Module, components: int = 28) -> Tensor:
+    """The principal components of the patch embedding's filters (paper: Figure 7, left).
+
+    The D filters of the linear projection E (Eq. 1), each patch height x patch width x 3, are centred on
+    their mean; the components are the directions of largest variance among them, largest first. A component's
+    sign means nothing; its entry of largest size is made positive.
+
+    Args:
+        model: a plain Vision Transformer, whose patches are cut from the image itself.
+        components: how many; the paper shows 28.
+
+    Returns:
+        (components, patch height, patch width, 3) in [0, 1], each component scaled on its own from its least
+        to its largest value, on the CPU.
+
+    Raises:
+        UserError: a hybrid, a ResNet, or more components than there are.
+    """
+    vit = transformer(model, "embedding filters")
+    if vit.config.resnet is not None:
+        raise UserError(
+            f"embedding filters: a hybrid's patches are cut from feature maps of {vit.config.patch_channels} "
+            "channels, not from images, so its filters have no colours; give a plain Vision Transformer"
+        )
+    most = available_components(vit)
+    if not 1 <= components <= most:
+        raise UserError(f"{components} components: this model's filters have 1 to {most}")
+    with inspecting(vit):
+        filters_DX = vit.patch_embed.proj.weight.permute(0, 2, 3, 1).flatten(1).double().cpu()
+        centred_DX = filters_DX - filters_DX.mean(0)
+        directions_KX = torch.linalg.svd(centred_DX, full_matrices=False).Vh[:components]
+        largest_K1 = directions_KX.abs().argmax(1, keepdim=True)
+        directions_KX = directions_KX * directions_KX.gather(1, largest_K1).sign()
+        least_K1 = directions_KX.min(1, keepdim=True).values
+        spread_K1 = directions_KX.max(1, keepdim=True).values - least_K1
+        shown_KX = (directions_KX - least_K1) / spread_K1.clamp_min(1e-12)
+    return shown_KX.float().unflatten(1, (*vit.config.patch_hw, 3))
+
+
+def available_components(vit: VisionTransformer) -> int:
+    """How many principal components the filters of a plain model have: centred, D of them span D - 1 at
+    most.""" height, width = vit.config.patch_hw
+    return min(vit.config.hidden - 1, 3 * height * width)
+
+
+def position_similarity(model: nn.Module) -> Tensor:
+    """How alike the position embeddings are (paper: Figures 7, centre, and 10).
+
+    Args:
+        model: a Vision Transformer with absolute positions: learned (of one or two dimensions) or fixed.
+            Where every layer has a table of its own, the first layer's is taken. The class token's is left
+            out.
+
+    Returns:
+        (rows, columns, rows, columns) on the CPU: [r, c] is the picture of the cosine similarity in [-1, 1]
+        between the position of patch (r, c) and those of all patches.
+
+    Raises:
+        UserError: the model has no position embeddings: a ResNet, position="none" or "relative".
+    """
+    vit = transformer(model, "position similarity")
+    with inspecting(vit):
+        positions_PD = _positions(vit).double().cpu()
+        unit_PD = torch.nn.functional.normalize(positions_PD, dim=1, eps=1e-12)
+        similarity_PP = (unit_PD @ unit_PD.T).clamp(-1, 1)
+    return similarity_PP.float().reshape(*vit.grid, *vit.grid)
+
+
+def _positions(vit: VisionTransformer) -> Tensor:
+    """The patches' position embeddings in raster order, (patches, width)."""
+    rows, columns = vit.grid
+    if vit.config.position == "learned":
+        return vit.pos_embed[0, vit.prefix_tokens :]
+    if vit.config.position == "learned2d":
+        row_PE = vit.pos_embed_row[0].repeat_interleave(columns, dim=0)
+        column_PE = vit.pos_embed_column[0].repeat(rows, 1)
+        return torch.cat((column_PE, row_PE), dim=1)
+    if vit.config.position == "sincos2d":
+        return sincos_2d(vit.grid, vit.config.hidden)
+    raise UserError(
+        f"position similarity: a model with position='{vit.config.position}' has no position embeddings to compare; "
+        "give one with position='learned', 'learned2d' or 'sincos2d'"
+    )

@@ -1,0 +1,6 @@
+"""The models: plain, hybrid and axial Vision Transformers, and the ResNets they are compared with."""
+
+from vitlab.models.build import create_model
+from vitlab.recipes.zoo import ResNetConfig, ResNetStem, ViTConfig
+
+__all__ = ["ResNetConfig", "ResNetStem", "ViTConfig", "create_model"]

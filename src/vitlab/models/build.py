@@ -1,0 +1,66 @@
+"""From a name or a configuration to a model, and a model's new head."""
+
+import dataclasses
+
+from torch import nn
+
+from vitlab.models.positions import resize_position_tensors, resize_positions
+from vitlab.models.vit import VisionTransformer
+from vitlab.recipes.configs import ModelConfig, ViTConfig
+from vitlab.recipes.zoo import configure
+
+__all__ = ["Model", "build", "create_model", "replace_head", "resize_position_tensors", "resize_positions"]
+
+Model = VisionTransformer
+
+
+def build(config: ModelConfig) -> Model:
+    """A new model of this configuration, started from torch's global random numbers."""
+    assert isinstance(config, ViTConfig)
+    return VisionTransformer(config)
+
+
+def create_model(
+    model: str | ModelConfig,
+    *,
+    num_classes: int | None = None,
+    image_size: int | tuple[int, int] | None = None,
+    **options: object,
+) -> Model:
+    """A new model, started as in the paper from torch's global random numbers: seed them for the same start.
+
+    Args:
+        model: a name, such as "ViT-B/16" (`vitlab.list_models()` has all), or a configuration.
+        num_classes: outputs of the final linear layer; 1000 where a name is given, else the configuration's.
+        image_size: of the input, an int or (height, width); 224 where a name is given, else the
+            configuration's.
+        options: fields of the configuration to set otherwise, such as `dropout=0.1` or `position="sincos2d"`.
+
+    Returns:
+        The model, in training mode, on torch's default device.
+
+    Raises:
+        UserError: an unknown name or option, or sizes that do not fit together.
+    """
+    sizes = {"num_classes": num_classes, "image_size": image_size}
+    given = {name: value for name, value in sizes.items() if value is not None}
+    return build(configure(model, given | options))
+
+
+def replace_head(model: Model, num_classes: int) -> None:
+    """Throw away the whole head and attach a linear layer at zero (paper: section 3.2).
+
+    The hidden tanh layer of a pretraining head goes too, and so do the class names.
+
+    Args:
+        model: is changed in place.
+        num_classes: outputs of the new head.
+    """
+    where = model.norm.weight
+    head = nn.Linear(model.config.hidden, num_classes, device=where.device, dtype=where.dtype)
+    nn.init.zeros_(head.weight)
+    nn.init.zeros_(head.bias)
+    model.config = dataclasses.replace(model.config, num_classes=num_classes, representation=None)
+    model.pre_logits = nn.Identity()
+    model.head = head
+    model.classes = None

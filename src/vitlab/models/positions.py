@@ -1,0 +1,134 @@
+"""How tokens learn of their place: the variants of the paper's App. D.4, and other grids.
+
+Shapes: B batch, N tokens, P patches, D width, H heads, E width of one head, T tables, R relative distances.
+"""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from vitlab.recipes.configs import ViTConfig
+
+DEVIATION = 0.02  # of every learned table
+
+
+def sincos_2d(grid: tuple[int, int], width: int, device: torch.device | None = None) -> Tensor:
+    """The fixed two-dimensional table of arXiv 2205.01580: [sin x, cos x, sin y, cos y].
+
+    Returns:
+        (rows * columns, width) in float32, in raster order.
+    """
+    rows, columns = grid
+    quarter = width // 4
+    steps_Q = torch.arange(quarter, device=device, dtype=torch.float32)
+    frequencies_Q = torch.exp(steps_Q * (-math.log(10_000) / max(1, quarter - 1)))
+    y_PQ = torch.arange(rows, device=device).repeat_interleave(columns)[:, None] * frequencies_Q
+    x_PQ = torch.arange(columns, device=device).repeat(rows)[:, None] * frequencies_Q
+    return torch.cat((x_PQ.sin(), x_PQ.cos(), y_PQ.sin(), y_PQ.cos()), dim=1)
+
+
+class RelativePositions(nn.Module):
+    """Logits by the distance between query and key, from the query's content (paper: App. D.4).
+
+    The paper gives every one-dimensional offset p_q - p_k (in raster order) an embedding, takes these as keys
+    of a second attention by the same queries, and adds its logits to those of the content before the softmax.
+    The rest is our choice: offsets are not clipped; every layer has its own table, shared by its heads (whose
+    queries differ); logits are scaled by 1 / sqrt(E) as those of the content; and the class token, which has
+    no place, has three distances of its own: from it, to it, and between it and itself.
+
+    Args:
+        patches: P, the longest row of tokens that have a place.
+        head_width: E.
+        prefix_tokens: 1 with a class token, else 0.
+    """
+
+    def __init__(self, patches: int, head_width: int, prefix_tokens: int = 0) -> None:
+        super().__init__()
+        self.patches = patches
+        self.prefix_tokens = prefix_tokens
+        self.table = nn.Parameter(torch.empty(2 * patches - 1 + 3 * prefix_tokens, head_width))
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """A normal of deviation 0.02, as the absolute tables."""
+        nn.init.normal_(self.table, std=DEVIATION)
+
+    def index(self, tokens: int) -> Tensor:
+        """The table's row for every query (row) and key (column), (tokens, tokens)."""
+        place_P = torch.arange(tokens - self.prefix_tokens, device=self.table.device)
+        offset_NN = place_P[:, None] - place_P + (self.patches - 1)
+        if self.prefix_tokens:
+            first = 2 * self.patches - 1
+            offset_NN = F.pad(offset_NN, (1, 0, 0, 0), value=first)  # patch to class token
+            offset_NN = F.pad(offset_NN, (0, 0, 1, 0), value=first + 1)  # class token to patch
+            itself_NN = F.pad(offset_NN.new_ones(1, 1), (0, tokens - 1, 0, tokens - 1))
+            offset_NN = offset_NN + itself_NN  # class token to class token: one further
+        return offset_NN
+
+    def forward(self, q_BHNE: Tensor) -> Tensor:
+        """What is added to the logits: (batch, heads, tokens, tokens), already scaled."""
+        keys_NNE = self.table.to(q_BHNE.dtype)[self.index(q_BHNE.shape[2])]
+        return torch.einsum("bhqe,qke->bhqk", q_BHNE / math.sqrt(q_BHNE.shape[-1]), keys_NNE)
+
+
+def resize_positions(
+    pos_embed_TND: Tensor, from_grid: tuple[int, int], to_grid: tuple[int, int], prefix_tokens: int
+) -> Tensor:
+    """Tables of learned positions for another grid of patches (paper: section 3.2).
+
+    The original's rule: an order-1 zoom whose corners stay in place, which is bilinear interpolation with
+    aligned corners. The class token's vector is kept as it is.
+
+    Args:
+        pos_embed_TND: (tables, prefix_tokens + rows * columns, width).
+        from_grid: rows and columns of patches it was made for.
+        to_grid: rows and columns wanted.
+        prefix_tokens: 1 with a class token, else 0.
+
+    Returns:
+        (tables, prefix_tokens + new rows * new columns, width), of the same dtype.
+    """
+    assert pos_embed_TND.shape[1] == prefix_tokens + from_grid[0] * from_grid[1]
+    if from_grid == to_grid:
+        return pos_embed_TND
+    prefix_TND, patches_TPD = pos_embed_TND[:, :prefix_tokens], pos_embed_TND[:, prefix_tokens:]
+    wide = torch.promote_types(pos_embed_TND.dtype, torch.float32)
+    map_TDRC = patches_TPD.to(wide).transpose(1, 2).reshape(len(patches_TPD), -1, *from_grid)
+    resized_TDRC = F.interpolate(map_TDRC, to_grid, mode="bilinear", align_corners=True)
+    resized_TPD = resized_TDRC.flatten(2).transpose(1, 2).to(pos_embed_TND.dtype)
+    return torch.cat((prefix_TND, resized_TPD), dim=1)
+
+
+def _resize_line(table_TND: Tensor, length: int) -> Tensor:
+    return resize_positions(table_TND, (table_TND.shape[1], 1), (length, 1), 0)
+
+
+def resize_position_tensors(
+    tensors: dict[str, Tensor], from_config: ViTConfig, to_config: ViTConfig
+) -> dict[str, Tensor]:
+    """A state dict whose position tables are fit for another image size; everything else is passed on.
+
+    Tables of two dimensions are resized by `resize_positions`, tables of rows, of columns and of relative
+    offsets along their one dimension by the same rule; what belongs to the class token stays.
+
+    Args:
+        tensors: state dict of a model of `from_config`.
+        from_config: what they were made for.
+        to_config: what is wanted, alike but for the image size.
+    """
+    prefix, (rows, columns) = to_config.prefix_tokens, to_config.grid
+    offsets = 2 * from_config.grid[0] * from_config.grid[1] - 1
+    resized = dict(tensors)
+    for name, tensor in tensors.items():
+        if name == "pos_embed":
+            resized[name] = resize_positions(tensor, from_config.grid, to_config.grid, prefix)
+        elif name == "pos_embed_row":
+            resized[name] = _resize_line(tensor, rows)
+        elif name == "pos_embed_column":
+            resized[name] = _resize_line(tensor, columns)
+        elif name.endswith("attn.relative.table"):
+            line = _resize_line(tensor[None, :offsets], 2 * rows * columns - 1)[0]
+            resized[name] = torch.cat((line, tensor[offsets:]))
+    return resized

@@ -1,0 +1,216 @@
+"""Recipe and its parts: frozen, validated values; TOML in and out; `key.path=value` changes."""
+
+import tomllib
+from collections.abc import Iterable, Mapping
+from typing import Annotated, Any, Literal, Self
+
+import tomli_w
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from vitlab.errors import UserError, unknown_name
+from vitlab.recipes.augmentation import Augmentation
+from vitlab.recipes.preprocessing import Interpolation, Resize
+
+OptionValue = bool | int | float | str | list[int]
+Positive = Annotated[int, Field(gt=0)]
+NotNegative = Annotated[int, Field(ge=0)]
+
+
+class Part(BaseModel):
+    """A frozen piece of a recipe; keys that it does not have are refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, allow_inf_nan=False)
+
+
+class ModelPart(Part):
+    """Which model: a name of the zoo and fields of its configuration that differ.
+
+    Attributes:
+        name: a name of the zoo, such as "ViT-B/16"; not used where weights are given (`init_from`).
+        image_size: height and width of the input, or one number for both; none keeps what the weights were made for.
+        options: fields of the configuration to set, such as {"layers": 6, "dropout": 0.1}.
+    """
+
+    name: str = "ViT-B/16"
+    image_size: Positive | tuple[Positive, Positive] | None = None
+    options: dict[str, OptionValue] = {}
+
+
+class DataPart(Part):
+    """Which images: a data set's name, a folder, or a pattern of tar shards."""
+
+    source: str = ""
+
+
+class PreprocessingPart(Part):
+    """How images are brought to the model's input size; mean and std of none are those of the weights."""
+
+    resize: Resize = "square"
+    crop: float = Field(1.0, gt=0, le=1)
+    interpolation: Interpolation = "bilinear"
+    mean: tuple[float, float, float] | None = None
+    std: tuple[float, float, float] | None = None
+
+
+class OptimizerPart(Part):
+    """How weights move (paper: section 4.1, Tables 3 and 4).
+
+    Attributes:
+        kind: "adamw" is the paper's Adam with decoupled weight decay, on all parameters; "sgd" has momentum 0.9.
+        learning_rate: the peak, reached at the end of the warm-up.
+        clip_norm: largest global norm of the gradients; 0 does not clip.
+    """
+
+    kind: Literal["adamw", "sgd"] = "adamw"
+    learning_rate: float = Field(1e-3, gt=0)
+    weight_decay: float = Field(0.0, ge=0)
+    beta1: float = Field(0.9, ge=0, lt=1)
+    beta2: float = Field(0.999, ge=0, lt=1)
+    clip_norm: float = Field(1.0, ge=0)
+
+
+class SchedulePart(Part):
+    """How the learning rate goes: a linear warm-up times a decay (paper: Tables 3 and 4)."""
+
+    decay: Literal["linear", "cosine", "constant"] = "cosine"
+    warmup_steps: NotNegative = 0
+    end_learning_rate: float = Field(0.0, ge=0)
+
+
+class ObjectivePart(Part):
+    """What is minimised."""
+
+    loss: Literal["softmax", "sigmoid"] = "softmax"
+    label_smoothing: float = Field(0.0, ge=0, lt=1)
+
+
+class Recipe(Part):
+    """One complete run of training. Pretraining and fine-tuning differ only in their values.
+
+    Attributes:
+        steps: updates to make; exactly one of `steps` and `epochs` is given.
+        epochs: passes over the training set.
+        batch_size: images per update, over all devices.
+        averaging: Polyak averaging's decay per step, 0 for none; the averaged weights are evaluated and saved.
+        init_from: weights to start from (a run, a file, a folder); the head starts anew at zero.
+        evaluate_every, checkpoint_every, log_every: steps between; 0 is only at the end.
+    """
+
+    name: str = "recipe"
+    about: str = ""
+    steps: Positive | None = None
+    epochs: Annotated[float, Field(gt=0)] | None = None
+    batch_size: Positive = 128
+    seed: NotNegative = 0
+    averaging: float = Field(0.0, ge=0, lt=1)
+    init_from: str | None = None
+    evaluate_every: NotNegative = 0
+    checkpoint_every: NotNegative = 200
+    log_every: Positive = 10
+    model: ModelPart = ModelPart()
+    data: DataPart = DataPart()
+    preprocessing: PreprocessingPart = PreprocessingPart()
+    augmentation: Augmentation = Augmentation()
+    objective: ObjectivePart = ObjectivePart()
+    optimizer: OptimizerPart = OptimizerPart()
+    schedule: SchedulePart = SchedulePart()
+
+    @model_validator(mode="after")
+    def _one_length(self) -> Self:
+        if (self.steps is None) == (self.epochs is None):
+            raise ValueError("exactly one of steps and epochs must be given")
+        return self
+
+    def total_steps(self, images: int) -> int:
+        """Updates of the whole run over a training set of `images` images."""
+        if self.steps is not None:
+            return self.steps
+        assert self.epochs is not None
+        return max(1, round(self.epochs * images / self.batch_size))
+
+
+def to_toml(recipe: Recipe) -> str:
+    """The recipe as TOML; keys without a value are left out, so that it reads back equal."""
+    return tomli_w.dumps(recipe.model_dump(mode="json", exclude_none=True))
+
+
+def from_toml(text: str, where: str) -> Recipe:
+    """The recipe that a TOML text describes. `where` names the text in errors."""
+    try:
+        values = tomllib.loads(text)
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
+        raise UserError(f"{where} is not valid TOML: {error}") from None
+    return from_values(values, where)
+
+
+def from_values(values: Mapping[str, Any], where: str) -> Recipe:
+    """The recipe of nested `values`. `where` names them in errors."""
+    try:
+        return Recipe.model_validate(values)
+    except ValidationError as error:
+        raise _one_line(error, where) from None
+
+
+def with_changes(recipe: Recipe, assignments: Iterable[str]) -> Recipe:
+    """The recipe after every `key.path=value`; values are read as TOML, and as plain text where they are not."""
+    values = recipe.model_dump(mode="json")
+    for assignment in assignments:
+        path, equals, text = assignment.partition("=")
+        if not equals:
+            raise UserError(
+                f"--set {assignment}: write it as key.path=value, such as optimizer.learning_rate=1e-3"
+            )
+        _assign(values, path.strip(), _toml_value(text.strip()))
+    return from_values(values, "--set")
+
+
+def key_paths() -> list[str]:
+    """Every key of a recipe as a dotted path."""
+    return [path for path in _leaf_paths(Recipe, "") if path]
+
+
+def _assign(values: dict[str, Any], path: str, value: Any) -> None:
+    *parents, last = path.split(".")
+    inside: Any = values
+    for parent in parents:
+        inside = inside.get(parent) if isinstance(inside, dict) else None
+    free_form = parents == ["model", "options"]
+    if (
+        not isinstance(inside, dict)
+        or (last not in inside and not free_form)
+        or isinstance(inside.get(last), dict)
+    ):
+        raise unknown_name(
+            "key", path, key_paths(), listing="`vitlab recipes show NAME` lists the keys of a recipe"
+        )
+    inside[last] = value
+    if path in ("steps", "epochs"):
+        values["epochs" if path == "steps" else "steps"] = None
+
+
+def _toml_value(text: str) -> Any:
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except (tomllib.TOMLDecodeError, RecursionError):
+        return text
+
+
+def _leaf_paths(part: type[BaseModel], prefix: str) -> Iterable[str]:
+    for name, field in part.model_fields.items():
+        inner = field.annotation
+        if isinstance(inner, type) and issubclass(inner, BaseModel):
+            yield from _leaf_paths(inner, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}"
+
+
+def _one_line(error: ValidationError, where: str) -> UserError:
+    first = error.errors()[0]
+    path = ".".join(str(piece) for piece in first["loc"])
+    if first["type"] == "extra_forbidden":
+        listing = "`vitlab recipes show NAME` lists the keys of a recipe"
+        message = unknown_name("key", path, key_paths(), listing=listing)
+        return UserError(f"{where}: {message}")
+    reason = first["msg"].removeprefix("Value error, ")
+    given = f" (given: {first['input']!r})"[:200] if path else ""
+    return UserError(f"{where}: {path or 'recipe'}: {reason}{given}")

@@ -1,0 +1,1 @@
+"""Results and figures as one self-contained page."""

@@ -1,0 +1,187 @@
+"""Training curves as inline SVG: small, sharp at any size, coloured by the page's light or dark style."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from markupsafe import Markup
+
+from vitlab.report.metrics import Series, thinned
+
+WIDTH, HEIGHT = 440, 250
+LEFT, RIGHT, TOP, BOTTOM = 58, 424, 14, 206
+DOTS_UP_TO = 40  # a line with more points is drawn without dots
+COLOURS = 4  # the page's style has as many classes line-0, line-1, ...
+
+
+@dataclass(frozen=True)
+class Chart:
+    """A drawn chart.
+
+    Attributes:
+        title: what is shown.
+        svg: the drawing.
+        legend: for each line its number, name and last value.
+    """
+
+    title: str
+    svg: Markup
+    legend: tuple[tuple[int, str, str], ...]
+
+
+@dataclass(frozen=True)
+class _Axis:
+    """A scale from values to the drawing's coordinates."""
+
+    low: float
+    high: float
+    begin: float
+    end: float
+
+    def at(self, value: float) -> float:
+        return self.begin + (value - self.low) / (self.high - self.low) * (self.end - self.begin)
+
+
+def charts_of(series: Sequence[Series]) -> list[Chart]:
+    """The charts of a run: loss, accuracy, learning rate, speed, and one for each other metric."""
+    losses = [line for line in series if line.name.endswith("loss")]
+    accuracies = [line for line in series if is_accuracy(line.name)]
+    groups = [("Loss", losses), ("Accuracy", accuracies)]
+    for line in series:
+        if line not in losses and line not in accuracies:
+            groups.append((_words(line.name), [line]))
+    return [line_chart(title, lines, percent=title == "Accuracy") for title, lines in groups if lines]
+
+
+def is_accuracy(name: str) -> bool:
+    """Whether a metric of that name is a share of right answers."""
+    return name.endswith(("accuracy", "top1", "top5"))
+
+
+def line_chart(title: str, lines: Sequence[Series], *, percent: bool = False) -> Chart:
+    """A chart of one or more series over steps.
+
+    Args:
+        title: what the vertical axis shows.
+        lines: the series; each has a point at least.
+        percent: values are shares, to be shown in percent.
+    """
+    lines = [thinned(line) for line in lines]
+    values = [value for line in lines for value in line.values]
+    vertical_ticks = _ticks(*_range(values, percent=percent))
+    first, last = min(line.steps[0] for line in lines), max(line.steps[-1] for line in lines)
+    horizontal = _Axis(min(0.0, first), max(last, 1.0), LEFT, RIGHT)
+    vertical = _Axis(vertical_ticks[0], vertical_ticks[-1], BOTTOM, TOP)
+    marks = [
+        *_grid(vertical, vertical_ticks, percent=percent),
+        *_steps(horizontal),
+        *(_line(number, line, horizontal, vertical, percent) for number, line in enumerate(lines)),
+    ]
+    legend = tuple(
+        (number % COLOURS, _line_name(line.name), number_text(line.last, percent=percent))
+        for number, line in enumerate(lines)
+    )
+    words = f"{title} over {_count(last)} steps: " + ", ".join(
+        f"{name} ends at {end}" for _, name, end in legend
+    )
+    svg = Markup('<svg viewBox="0 0 {} {}" role="img" aria-label="{}">{}</svg>').format(
+        WIDTH, HEIGHT, words, Markup("").join(marks)
+    )
+    return Chart(title, svg, legend)
+
+
+def number_text(value: float, *, percent: bool = False) -> str:
+    """A value with four digits at most, as it is shown beside a curve."""
+    if percent:
+        return f"{100 * value:.1f} %"
+    if value != 0 and not 1e-4 <= abs(value) < 1e6:
+        mantissa, exponent = f"{value:.3g}".split("e") if "e" in f"{value:.3g}" else (f"{value:.3g}", "")
+        return f"{mantissa}e{int(exponent)}" if exponent else mantissa
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
+
+
+def _range(values: Sequence[float], *, percent: bool) -> tuple[float, float]:
+    low, high = min(values), max(values)
+    if percent:
+        return max(0.0, low), max(high, low + 0.01)
+    if low >= 0 and low < 0.5 * high:
+        low = 0.0  # a curve that falls far is read against nothing left
+    return low, high
+
+
+def _ticks(low: float, high: float, about: int = 4) -> list[float]:
+    """Round values that enclose [low, high]: multiples of 1, 2 or 5 times a power of ten."""
+    if not high > low:
+        low, high = low - (abs(low) or 1) / 2, high + (abs(high) or 1) / 2
+    rough = (high - low) / about
+    power = 10 ** math.floor(math.log10(rough))
+    step = next(factor * power for factor in (1, 2, 5, 10) if factor * power >= rough * (1 - 1e-9))
+    first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
+    return [number * step for number in range(first, max(last, first + 1) + 1)]
+
+
+def _grid(axis: _Axis, ticks: Sequence[float], *, percent: bool) -> list[Markup]:
+    mark = Markup(
+        '<line class="grid" x1="{}" x2="{}" y1="{y:.1f}" y2="{y:.1f}"/>'
+        '<text x="{}" y="{y:.1f}" dy="0.34em" text-anchor="end">{}</text>'
+    )
+    return [
+        mark.format(LEFT, RIGHT, LEFT - 8, _tick_text(tick, ticks, percent=percent), y=axis.at(tick))
+        for tick in ticks
+    ]
+
+
+def _tick_text(tick: float, ticks: Sequence[float], *, percent: bool) -> str:
+    step = (ticks[1] - ticks[0]) * (100 if percent else 1)
+    value = tick * (100 if percent else 1)
+    decimals = max(0, -math.floor(math.log10(step) + 1e-9))
+    if percent:
+        return f"{value:.{decimals}f} %"
+    if value != 0 and (decimals > 3 or step >= 1e5):
+        mantissa, exponent = f"{value:.1e}".split("e")
+        return f"{mantissa.removesuffix('.0')}e{int(exponent)}"
+    return f"{value:,.{decimals}f}" if value else "0"
+
+
+def _steps(axis: _Axis) -> list[Markup]:
+    ticks = [tick for tick in _ticks(axis.low, axis.high) if tick <= axis.high * (1 + 1e-9)]
+    mark = Markup('<text x="{:.1f}" y="{}" text-anchor="middle">{}</text>')
+    texts = [mark.format(axis.at(tick), BOTTOM + 19, _count(tick)) for tick in ticks]
+    return [*texts, mark.format((LEFT + RIGHT) / 2, BOTTOM + 38, "step")]
+
+
+def _count(steps: float) -> str:
+    for size, unit in ((1e6, "M"), (1e4, "k")):
+        if steps >= size:
+            scale = 1e6 if unit == "M" else 1e3
+            return f"{steps / scale:.4g}{unit}"
+    return f"{steps:,.4g}" if steps < 1000 else f"{steps:,.0f}"
+
+
+def _line(number: int, line: Series, horizontal: _Axis, vertical: _Axis, percent: bool) -> Markup:
+    colour = number % COLOURS
+    places = [
+        (horizontal.at(step), vertical.at(value)) for step, value in zip(line.steps, line.values, strict=True)
+    ]
+    path = " ".join(f"{x:.1f},{y:.1f}" for x, y in places)
+    drawn = Markup('<polyline class="line-{}" points="{}"/>').format(colour, path)
+    if len(places) > DOTS_UP_TO:
+        return drawn
+    dot = Markup('<circle class="line-{}" cx="{:.1f}" cy="{:.1f}" r="3"><title>{}</title></circle>')
+    said = [
+        f"step {_count(step)}: {number_text(value, percent=percent)}"
+        for step, value in zip(line.steps, line.values, strict=True)
+    ]
+    return drawn + Markup("").join(
+        dot.format(colour, x, y, text) for (x, y), text in zip(places, said, strict=True)
+    )
+
+
+def _words(name: str) -> str:
+    words = name.replace("_", " ").strip()
+    return words[:1].upper() + words[1:]
+
+
+def _line_name(name: str) -> str:
+    """How a metric is called in a legend; the training's own have no prefix in metrics.jsonl."""
+    return f"train {name}" if name in ("loss", "accuracy") else name.replace("_", " ")

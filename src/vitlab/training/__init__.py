@@ -1,0 +1,1 @@
+"""One training loop; pretraining and fine-tuning are recipes of it."""

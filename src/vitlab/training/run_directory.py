@@ -1,0 +1,138 @@
+"""A run's directory: what was run, on what, how it went, and what came out.
+
+    recipe.toml  environment.json  metrics.jsonl  checkpoints/step-N/  model/  results/*.json  figures/  report.html
+"""
+
+import fcntl
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from vitlab import files
+from vitlab.errors import UserError
+from vitlab.recipes.schema import Recipe, from_toml, to_toml
+
+RECIPE = "recipe.toml"
+LOCK = "run.lock"
+
+
+@dataclass(frozen=True)
+class RunDirectory:
+    """The paths of one run, and its log of numbers."""
+
+    path: Path
+
+    @property
+    def checkpoints(self) -> Path:
+        """Where `step-N` folders are."""
+        return self.path / "checkpoints"
+
+    @property
+    def model(self) -> Path:
+        """The finished model, loadable by `load_model` anywhere."""
+        return self.path / "model"
+
+    @property
+    def results(self) -> Path:
+        """Where evaluations write their tables as JSON."""
+        return self.path / "results"
+
+    def log(self, **numbers: float) -> None:
+        """Append one line to metrics.jsonl."""
+        with (self.path / "metrics.jsonl").open("a", encoding="utf-8") as lines:
+            lines.write(json.dumps(numbers) + "\n")
+
+    def forget_after(self, step: int) -> None:
+        """Drop the lines of metrics.jsonl that a resume from `step` will write again, and a torn last one."""
+        kept = [line for line in read_metrics(self.path) if line["step"] <= step]
+        files.write_text(self.path / "metrics.jsonl", "".join(json.dumps(line) + "\n" for line in kept))
+
+
+def read_metrics(run: Path) -> list[dict[str, Any]]:
+    """The whole lines of a run's metrics.jsonl."""
+    path = run / "metrics.jsonl"
+    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+    numbers = []
+    for line in lines:
+        try:
+            numbers.append(json.loads(line))
+        except json.JSONDecodeError:
+            break  # a crash in the middle of a line; nothing was written after it
+    return numbers
+
+
+@contextmanager
+def open_run(path: Path, recipe: Recipe, *, data: str, environment: dict[str, Any], resume: bool) -> Iterator[RunDirectory]:
+    """Make or reopen a run's directory, for this process alone.
+
+    A new directory in which nothing was saved is removed again if the user's mistake ends the run.
+
+    Args:
+        path: the directory.
+        recipe: the resolved recipe; a resumed run must have the same.
+        data: fingerprint of the training set; a resumed run must have the same.
+        environment: what the result depends on beside the recipe.
+        resume: go on with what stands there; otherwise the directory must be new or empty.
+    """
+    fresh = not (path / RECIPE).exists()
+    if fresh and path.exists() and (not path.is_dir() or any(entry.name != LOCK for entry in path.iterdir())):
+        raise UserError(f"{path} is in the way: it is not a run directory; choose another --out")
+    if not fresh and not resume:
+        raise UserError(f"{path} holds a run already: go on with it by --resume, or choose another --out")
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        lock = os.open(path / LOCK, os.O_RDWR | os.O_CREAT, 0o644)
+    except OSError as error:
+        raise UserError(f"cannot write to {path}: {error.strerror}; choose another --out") from None
+    try:
+        _take(lock, path)
+        if fresh:
+            files.write_json(path / "environment.json", {**environment, "data": data})
+            files.write_text(path / RECIPE, to_toml(recipe))
+        else:
+            _check_same(path, recipe, data)
+        yield RunDirectory(path)
+    except UserError:
+        if fresh and not any((path / "checkpoints").glob("step-*")) and not (path / "model").exists():
+            shutil.rmtree(path, ignore_errors=True)
+        raise
+    finally:
+        os.close(lock)
+
+
+def _take(lock: int, path: Path) -> None:
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        raise RunInUse(f"{path} is in use by another process: wait for it to end, or choose another --out") from None
+
+
+class RunInUse(UserError):
+    """Another process trains in the directory."""
+
+
+def _check_same(path: Path, recipe: Recipe, data: str) -> None:
+    stored = from_toml((path / RECIPE).read_text(encoding="utf-8"), str(path / RECIPE))
+    changed = _first_difference(stored.model_dump(), recipe.model_dump(), "")
+    if changed:
+        raise UserError(f"cannot resume {path}: {changed}; use the same recipe, or another --out")
+    trained_on = json.loads((path / "environment.json").read_text(encoding="utf-8")).get("data")
+    if trained_on != data:
+        raise UserError(f"cannot resume {path}: the training images changed since it began; use another --out")
+
+
+def _first_difference(stored: dict[str, Any], given: dict[str, Any], prefix: str) -> str:
+    for key in sorted(stored.keys() | given.keys()):
+        before, now = stored.get(key), given.get(key)
+        if isinstance(before, dict) and isinstance(now, dict):
+            inner = _first_difference(before, now, f"{prefix}{key}.")
+            if inner:
+                return inner
+        elif before != now:
+            return f"{prefix}{key} was {before!r} and is {now!r} now"
+    return ""

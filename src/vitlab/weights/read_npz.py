@@ -1,0 +1,94 @@
+"""NumPy archives: a zip file of arrays, each with its own header; never `numpy.load`, never an object array."""
+
+import math
+import zipfile
+import zlib
+from pathlib import Path
+from typing import IO
+
+import numpy as np
+import torch
+
+from vitlab.errors import UserError
+from vitlab.weights.tensors import Declared, TensorFile, as_float32, check_declared, check_expansion, shown
+from vitlab.weights.zips import entries_of
+
+# bfloat16 has no NumPy type of its own: JAX's checkpoints hold it as two raw bytes.
+RAW_BFLOAT16 = np.dtype("V2")
+DAMAGE = (zipfile.BadZipFile, zlib.error, OSError, EOFError, ValueError, RuntimeError, NotImplementedError)
+
+
+def open_npz(path: Path) -> TensorFile:
+    """Read the header of every array.
+
+    Raises:
+        UserError: truncated or damaged, an object array, or sizes that do not agree with the file's.
+    """
+    where = str(path)
+    entries = {entry.filename.removesuffix(".npy"): entry for entry in entries_of(path)}
+    headers = {}
+    try:
+        with zipfile.ZipFile(path) as archive:
+            for name, entry in entries.items():
+                with archive.open(entry) as member:
+                    headers[name] = _header(where, name, member, entry.file_size)
+    except UserError:
+        raise
+    except DAMAGE as error:
+        raise _damaged(where, error) from error
+    arrays = {name: Declared(shape, _type_name(dtype)) for name, (shape, dtype, _) in headers.items()}
+    check_expansion(where, arrays, path.stat().st_size)
+
+    def read(name: str) -> torch.Tensor:
+        shape, dtype, fortran = headers[name]
+        try:
+            with zipfile.ZipFile(path) as archive, archive.open(entries[name]) as member:
+                _skip_header(member)
+                data = member.read()
+        except DAMAGE as error:
+            raise _damaged(where, error) from error
+        return as_float32(where, name, _array(data, shape, dtype, fortran=fortran))
+
+    return TensorFile(where, "npz archive", arrays, read)
+
+
+def _header(where: str, name: str, member: IO[bytes], size: int) -> tuple[tuple[int, ...], np.dtype, bool]:
+    version = np.lib.format.read_magic(member)
+    if version not in ((1, 0), (2, 0)):
+        raise ValueError(f"array format {version}")
+    read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+    declared, fortran, dtype = read(member)
+    if dtype.hasobject:
+        raise UserError(
+            f"{where}: array '{shown(name)}' holds Python objects (pickle), which are never read; "
+            "save plain float32 arrays"
+        )
+    shape = check_declared(where, name, declared)
+    if math.prod(shape) * dtype.itemsize != size - member.tell():
+        raise UserError(
+            f"{where}: array '{shown(name)}' declares another size than the archive holds; get it again"
+        )
+    return shape, dtype, bool(fortran)
+
+
+def _skip_header(member: IO[bytes]) -> None:
+    version = np.lib.format.read_magic(member)
+    length = int.from_bytes(member.read(2 if version == (1, 0) else 4), "little")
+    member.read(length)
+
+
+def _array(data: bytes, shape: tuple[int, ...], dtype: np.dtype, *, fortran: bool) -> torch.Tensor:
+    if dtype == RAW_BFLOAT16:
+        flat = torch.frombuffer(bytearray(data), dtype=torch.bfloat16) if data else torch.empty(0)
+    else:
+        native = np.frombuffer(data, dtype).astype(dtype.newbyteorder("="))
+        flat = torch.from_numpy(native)
+    return flat.reshape(shape[::-1]).permute(*range(len(shape))[::-1]) if fortran else flat.reshape(shape)
+
+
+def _type_name(dtype: np.dtype) -> str:
+    return "bfloat16" if dtype == RAW_BFLOAT16 else dtype.name
+
+
+def _damaged(where: str, error: Exception) -> UserError:
+    return UserError(f"{where}: a truncated or damaged npz archive ({shown(str(error))}); get it again")

@@ -1,0 +1,26 @@
+"""From a model to a file or folder in anyone's format."""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from vitlab.errors import unknown_name
+from vitlab.models.build import Model
+from vitlab.weights import flax, native
+
+FORMATS: Mapping[str, Callable[[Model, Path], None]] = {"vitlab": native.save, "flax": flax.save}
+
+
+def save_model(model: Model, path: str | Path, *, format: str = "vitlab") -> None:
+    """Write a model's weights, whole or not at all.
+
+    Args:
+        model: made by `create_model` or `load_model`.
+        path: a new folder for vitlab, timm, transformers; a file for flax (.npz), torchvision (.safetensors) and onnx.
+        format: "vitlab", "flax", "timm", "transformers", "torchvision" or "onnx".
+
+    Raises:
+        UserError: an unknown format, a model that the format cannot hold, or a `path` that holds something else.
+    """
+    if format not in FORMATS:
+        raise unknown_name("format", format, FORMATS, listing=f"known are {', '.join(FORMATS)}")
+    FORMATS[format](model, Path(path))
