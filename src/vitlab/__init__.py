@@ -1,13 +1,22 @@
 """vitlab: the whole life of a Vision Transformer.
 
-The names below are imported when they are first used, so that `import vitlab` and `vitlab --help` do not wait for torch.
+The names below are imported when they are first used: `import vitlab` and `vitlab --help` do not wait for torch.
 Their types are in `__init__.pyi`.
 """
 
 import importlib
 from typing import Any
 
-__all__ = ["create_model", "evaluation", "inspection", "list_models", "load_model", "models", "recipes", "save_model"]
+__all__ = [
+    "create_model",
+    "evaluation",
+    "inspection",
+    "list_models",
+    "load_model",
+    "models",
+    "recipes",
+    "save_model",
+]
 
 _FUNCTIONS = {
     "create_model": "vitlab.models",

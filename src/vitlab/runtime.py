@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 
 import torch
 
@@ -44,7 +45,9 @@ def choose(device: str = "auto") -> Runtime:
     if chosen.type not in ("cpu", "cuda", "mps"):
         raise UserError(f"unknown device '{device}': use auto, cuda, mps or cpu")
     if chosen.type == "cuda" and (chosen.index or 0) >= torch.cuda.device_count():
-        raise UserError(f"device '{device}' is not here: {torch.cuda.device_count()} CUDA devices found; try --device cpu")
+        raise UserError(
+            f"device '{device}' is not here: {torch.cuda.device_count()} CUDA devices found; try --device cpu"
+        )
     if chosen.type == "mps" and not torch.backends.mps.is_available():
         raise UserError("device 'mps' is not here; try --device cpu")
     return Runtime(chosen, torch.bfloat16 if chosen.type == "cuda" else torch.float32)
@@ -65,7 +68,7 @@ def derived_seed(seed: int, *purpose: str | int) -> int:
 @contextmanager
 def seeded(seed: int, *purpose: str | int) -> Iterator[None]:
     """Torch's random numbers inside are a function of the arguments alone; outside they go on as before."""
-    devices = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else []
+    devices = [torch.cuda.current_device()] if torch.cuda.is_available() else []
     with torch.random.fork_rng(devices=devices):
         torch.manual_seed(derived_seed(seed, *purpose))
         yield
@@ -95,7 +98,7 @@ def _version(package: str) -> str:
 
 def _processor() -> str:
     try:
-        with open("/proc/cpuinfo", encoding="utf-8") as lines:
+        with Path("/proc/cpuinfo").open(encoding="utf-8") as lines:
             for line in lines:
                 if line.startswith("model name"):
                     return line.split(":", 1)[1].strip()

@@ -31,7 +31,13 @@ def test_a_recipe_file_is_read(tmp_path):
 def test_changes_are_applied_and_typed():
     recipe = with_changes(
         library.find("demo-upstream"),
-        ["optimizer.learning_rate=1e-4", "model.options.layers=2", "data.source=photos", "steps=5", "augmentation.flip=false"],
+        [
+            "optimizer.learning_rate=1e-4",
+            "model.options.layers=2",
+            "data.source=photos",
+            "steps=5",
+            "augmentation.flip=false",
+        ],
     )
     assert recipe.optimizer.learning_rate == 1e-4
     assert recipe.model.options["layers"] == 2

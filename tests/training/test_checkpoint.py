@@ -16,7 +16,9 @@ def _state(seed: int, *, averaged: bool = True, kind: str = "adamw") -> Training
     torch.manual_seed(seed)
     model = nn.Sequential(nn.Linear(4, 8), nn.GELU(), nn.Linear(8, 3))
     return TrainingState(
-        model, build_optimizer(model, OptimizerPart(kind=kind)), PolyakAverage(model, 0.9) if averaged else None
+        model,
+        build_optimizer(model, OptimizerPart(kind=kind)),
+        PolyakAverage(model, 0.9) if averaged else None,
     )
 
 

@@ -37,7 +37,8 @@ def demo(
     out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Where everything goes.")] = Path("runs/demo"),
     seed: options.SeedOption = None,
     changes: Annotated[
-        list[str] | None, typer.Option("--set", metavar="KEY.PATH=VALUE", help="Change one key of both recipes.")
+        list[str] | None,
+        typer.Option("--set", metavar="KEY.PATH=VALUE", help="Change one key of both recipes."),
     ] = None,
     device: options.DeviceOption = "auto",
     as_json: options.JsonOption = False,
@@ -108,7 +109,11 @@ def _summary(pretrained: ResultTable, few: ResultTable, finetuned: ResultTable) 
         notes=[_few_shot_sentence(at_five)],
         headline=[
             {"label": "Fashion-MNIST top-1 after pretraining", "value": f"{100 * upstream:.1f}", "unit": "%"},
-            {"label": "digits, 5 shots, frozen features", "value": f"{at_five['pretrained ViT']:.1f}", "unit": "%"},
+            {
+                "label": "digits, 5 shots, frozen features",
+                "value": f"{at_five['pretrained ViT']:.1f}",
+                "unit": "%",
+            },
             {"label": "digits top-1 after fine-tuning", "value": f"{100 * downstream:.1f}", "unit": "%"},
         ],
         numbers={"upstream_top1": upstream, "downstream_top1": downstream, "fewshot": few.numbers},
@@ -119,20 +124,20 @@ def _few_shot_sentence(at_five: dict[str, float]) -> str:
     features, pixels = at_five["pretrained ViT"], at_five["raw pixels"]
     if features > pixels:
         return (
-            f"With 5 images a class, features learned on clothes tell digits apart better ({features:.1f} %) than raw "
-            f"pixels do ({pixels:.1f} %): what was learned upstream carries over."
+            f"With 5 images a class, features learned on clothes tell digits apart better ({features:.1f} %) "
+            f"than raw pixels do ({pixels:.1f} %): what was learned upstream carries over."
         )
     return (
-        f"With 5 images a class, raw pixels ({pixels:.1f} %) do better than the frozen features ({features:.1f} %). Digits "
-        "of 8 x 8 pixels are centred and of one size, so pixels compare well as they are, while the features were learned "
-        "from 6,000 pictures of clothes only; fine-tuning then adapts them."
+        f"With 5 images a class, raw pixels ({pixels:.1f} %) do better than the frozen features ({features:.1f} %). "
+        "Digits of 8 x 8 pixels are centred and of one size, so pixels compare well as they are, while the features "
+        "were learned from 6,000 pictures of clothes only; fine-tuning then adapts them."
     )
 
 
 def _journey(table: ResultTable) -> dict[str, object]:
     return {
         "title": "A Vision Transformer's journey in small",
-        "lead": "A small ViT learned to name clothes, was tried on handwritten digits as it was, and was then fine-tuned on "
-        f"them at a higher resolution. {table.summary}",
+        "lead": "A small ViT learned to name clothes, was tried on handwritten digits as it was, and was then "
+        f"fine-tuned on them at a higher resolution. {table.summary}",
         "order": ["upstream", "downstream"],
     }

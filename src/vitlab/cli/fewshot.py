@@ -65,11 +65,12 @@ def fewshot_table(by_features: Mapping[str, FewShot], data: str, shots: list[int
     ]
     return ResultTable(
         title=f"Few-shot accuracy on {data} (%)",
-        summary=f"A linear classifier on frozen features, in closed form; mean ± standard deviation over {seeds} choices "
-        "of the training images, tested on all test images.",
+        summary=f"A linear classifier on frozen features, in closed form; mean ± standard deviation over {seeds} "
+        "choices of the training images, tested on all test images.",
         columns=["features", *(f"{count}-shot" for count in shots)],
         rows=rows,
         numbers={
-            name: {str(count): list(result.accuracies[count]) for count in shots} for name, result in by_features.items()
+            name: {str(count): list(result.accuracies[count]) for count in shots}
+            for name, result in by_features.items()
         },
     )

@@ -38,7 +38,7 @@ def overview() -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one verb; returns the exit code (0 done, 2 the user's mistake, 3 training failed, 130 and 143 interrupted)."""
+    """Run one verb; returns the exit code: 0 done, 2 user's mistake, 3 training failed, 130 and 143 interrupted."""
     words = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in words
     words = [word for word in words if word != "--debug"]

@@ -7,14 +7,17 @@ import typer
 
 ModelArgument = Annotated[str, typer.Argument(metavar="MODEL", help="A run's folder, a weights file or folder.")]
 DataOption = Annotated[
-    str, typer.Option("--data", metavar="SOURCE", help="A data set's name, an image folder, or a pattern of tar shards.")
+    str,
+    typer.Option("--data", metavar="SOURCE", help="A data set's name, an image folder, or a pattern of tar shards."),
 ]
 OptionalDataOption = Annotated[
     str | None,
     typer.Option("--data", metavar="SOURCE", help="A data set's name, an image folder, or a pattern of tar shards."),
 ]
 StepsOption = Annotated[int | None, typer.Option("--steps", min=1, help="Updates to make, instead of the recipe's.")]
-OutOption = Annotated[Path | None, typer.Option("--out", metavar="DIR", help="The run's folder; runs/RECIPE if not given.")]
+OutOption = Annotated[
+    Path | None, typer.Option("--out", metavar="DIR", help="The run's folder; runs/RECIPE if not given.")
+]
 SeedOption = Annotated[int | None, typer.Option("--seed", min=0, help="Seed of every random draw.")]
 SetOption = Annotated[
     list[str] | None,

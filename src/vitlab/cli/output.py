@@ -53,12 +53,13 @@ def show(table: ResultTable, *, as_json: bool) -> None:
     if as_json:
         print(json.dumps(table.as_dict(), ensure_ascii=False))
         return
-    drawn = Table(title=table.title, title_justify="left", title_style="bold")
+    drawn = Table()
     for number, column in enumerate(table.columns):
         drawn.add_column(column, justify="left" if number == 0 else "right", overflow="fold")
     for row in table.rows:
         drawn.add_row(*("" if cell is None else str(cell) for cell in row))
     console = Console(highlight=False, markup=False, width=None if Console().is_terminal else 110)
+    console.print(table.title, style="bold")
     console.print(drawn)
     for note in table.notes:
         console.print(note)

@@ -14,7 +14,9 @@ app = options.new_app()
 @app.command()
 def report(
     runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Run folders, or a folder of them.")],
-    out: Annotated[Path | None, typer.Option("--out", help="The page; report.html in the first folder if not given.")] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", help="The page; report.html in the first folder if not given.")
+    ] = None,
 ) -> None:
     """Write one self-contained HTML page about one or more runs."""
     print(write_report(runs, out or runs[0] / "report.html"))

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import typer
-from torch import nn
 
 from vitlab import weights
 from vitlab.cli.output import ResultTable, percent, store
@@ -14,6 +13,8 @@ from vitlab.data.sources import Source
 from vitlab.errors import UserError
 from vitlab.evaluation import accuracy
 from vitlab.models import build
+from vitlab.models.build import Model
+from vitlab.recipes import zoo
 from vitlab.recipes.preprocessing import Preprocessing
 from vitlab.recipes.schema import Recipe, with_changes
 from vitlab.runtime import Runtime, choose, environment, seeded
@@ -43,7 +44,9 @@ class Changes:
             assignments.append(f"seed={self.seed}")
         changed = with_changes(recipe, assignments)
         if not changed.data.source:
-            raise UserError("no images were named: add --data SOURCE (a data set's name, an image folder or tar shards)")
+            raise UserError(
+                "no images were named: add --data SOURCE (a data set's name, an image folder or tar shards)"
+            )
         return changed
 
 
@@ -53,14 +56,16 @@ def run(recipe: Recipe, out: Path | None, *, resume: bool, device: str, title: s
     Everything that can be wrong with the recipe, the data or the weights is found before the folder is made.
     """
     runtime = choose(device)
-    train_source, test_source = open_source(recipe.data.source, "train"), open_source(recipe.data.source, "test")
+    train_source, test_source = (
+        open_source(recipe.data.source, "train"),
+        open_source(recipe.data.source, "test"),
+    )
     model = _model(recipe, train_source)
     preprocessing = model.preprocessing
-    assert isinstance(preprocessing, Preprocessing)
     folder = out if out is not None else Path("runs") / recipe.name
     about = environment(runtime)
 
-    def evaluate(step: int, judged: nn.Module) -> dict[str, float]:
+    def evaluate(step: int, judged: Model) -> dict[str, float]:
         measured = accuracy.measure(judged, test_source, preprocessing, runtime)
         return {"test_top1": measured.top(1), "test_loss": measured.cross_entropy}
 
@@ -81,7 +86,7 @@ def run(recipe: Recipe, out: Path | None, *, resume: bool, device: str, title: s
         return _results(model, test_source, preprocessing, runtime, directory)
 
 
-def _model(recipe: Recipe, source: Source) -> nn.Module:
+def _model(recipe: Recipe, source: Source) -> Model:
     image_size = recipe.model.image_size
     if recipe.init_from is not None:
         if recipe.model.options:
@@ -91,12 +96,10 @@ def _model(recipe: Recipe, source: Source) -> nn.Module:
         given = model.preprocessing
     else:
         with seeded(recipe.seed, "initialisation"):
-            model = build.create_model(
-                recipe.model.name,
-                num_classes=len(source.classes),
-                **({} if image_size is None else {"image_size": image_size}),
-                **recipe.model.options,
-            )
+            options: dict[str, object] = {**recipe.model.options, "num_classes": len(source.classes)}
+            if image_size is not None:
+                options["image_size"] = image_size
+            model = build.build(zoo.configure(recipe.model.name, options))
         given = model.preprocessing
     part = recipe.preprocessing
     model.preprocessing = Preprocessing(
@@ -112,7 +115,7 @@ def _model(recipe: Recipe, source: Source) -> nn.Module:
 
 
 def _results(
-    model: nn.Module, source: Source, preprocessing: Preprocessing, runtime: Runtime, directory: RunDirectory
+    model: Model, source: Source, preprocessing: Preprocessing, runtime: Runtime, directory: RunDirectory
 ) -> ResultTable:
     table = accuracy_table(accuracy.measure(model, source, preprocessing, runtime), source.name, source.classes)
     store(table, directory.results / "accuracy.json")

@@ -12,9 +12,7 @@ from vitlab.recipes.preprocessing import Preprocessing
 ATTEMPTS = 100  # TensorFlow's default; after as many misses the whole image is taken
 
 
-def augment(
-    image_HWC: RGB, augmentation: Augmentation, preprocessing: Preprocessing, rng: np.random.Generator
-) -> RGB:
+def augment(image_HWC: RGB, augmentation: Augmentation, preprocessing: Preprocessing, rng: np.random.Generator) -> RGB:
     """Varies a training image and brings it to the model's input size (sections 4.1 and B.1.1; appendix B.1).
 
     Args:
@@ -42,10 +40,11 @@ def crop_box(
 ) -> tuple[int, int, int, int]:
     """Draws an Inception crop the way TensorFlow's `sample_distorted_bounding_box` does.
 
-    Up to 100 times: draw the aspect ratio width / height uniformly (torchvision draws its logarithm); among the
-    whole heights whose box has a permitted area and fits into the image, draw one uniformly (torchvision draws the
-    area uniformly, which gives larger boxes less often); accept if the rounded box still has a permitted area and
-    fits. Otherwise the whole image. The place is uniform over all places where the box fits.
+    Up to 100 times: draw the aspect ratio width / height uniformly (torchvision draws its logarithm); among
+    the whole heights whose box has a permitted area and fits into the image, draw one uniformly (torchvision
+    draws the area uniformly, which gives larger boxes less often); accept if the rounded box still has a
+    permitted area and fits. Otherwise the whole image. The place is uniform over all places where the box
+    fits.
 
     Returns:
         (top, left, height, width) in pixels.
@@ -67,11 +66,9 @@ def crop_box(
     return 0, 0, height, width
 
 
-def inception_crop(
-    image_HWC: RGB, augmentation: Augmentation, size: tuple[int, int], rng: np.random.Generator
-) -> RGB:
-    """Cuts a random box and resizes it to `size`, bilinearly and without antialiasing, as the original code does."""
-    top, left, height, width = crop_box(*image_HWC.shape[:2], augmentation, rng)
+def inception_crop(image_HWC: RGB, augmentation: Augmentation, size: tuple[int, int], rng: np.random.Generator) -> RGB:
+    """Cuts a random box and resizes it to `size`, bilinearly without antialiasing, as the original code."""
+    top, left, height, width = crop_box(image_HWC.shape[0], image_HWC.shape[1], augmentation, rng)
     cut = Image.fromarray(image_HWC[top : top + height, left : left + width])
     if (height, width) == size:
         return np.asarray(cut)

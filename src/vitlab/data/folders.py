@@ -40,10 +40,10 @@ class FolderSource:
 def open_folder(folder: Path, split: Split) -> FolderSource:
     """Opens one side of an image folder.
 
-    `folder` holds train/ and one of val/, validation/ and test/ (the first that exists), each with one folder a
-    class; or it holds one folder a class itself, and is split 80 / 20 by the file names. Class names are the
-    training folders' in sorted order, so an empty class shifts no label. Images may lie deeper; hidden files are
-    left out; links are followed.
+    `folder` holds train/ and one of val/, validation/ and test/ (the first that exists), each with one folder
+    a class; or it holds one folder a class itself, and is split 80 / 20 by the file names. Class names are
+    the training folders' in sorted order, so an empty class shifts no label. Images may lie deeper; hidden
+    files are left out; links are followed.
 
     Raises:
         UserError: no class folders, a single class, a class that training does not have, an empty file.
@@ -83,7 +83,9 @@ def _class_folders(folder: Path) -> list[Path]:
             folders = sorted(Path(entry.path) for entry in kept if entry.is_dir())
             flat = any(is_image_name(entry.name) for entry in kept)
     except OSError as error:
-        raise UserError(f"{folder}: this folder cannot be listed ({error.strerror}); check it and its rights") from error
+        raise UserError(
+            f"{folder}: this folder cannot be listed ({error.strerror}); check it and its rights"
+        ) from error
     if not folders:
         what = "its images are in no class folders" if flat else "it holds no class folders"
         raise UserError(f"{folder}: {what}; {LAYOUT}")

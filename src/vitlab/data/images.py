@@ -27,9 +27,9 @@ TRANSPARENT = ("LA", "La", "PA", "RGBA", "RGBa")
 def decode(data: bytes, name: str) -> RGB:
     """Decodes an image file's bytes to RGB.
 
-    EXIF orientation is applied. Grey becomes three equal channels, 16-bit grey is scaled to 8 bits, a palette is
-    looked up, CMYK is converted, and transparency, also a palette's or a colour key's, is laid over white. Of an
-    animation the first frame is taken.
+    EXIF orientation is applied. Grey becomes three equal channels, 16-bit grey is scaled to 8 bits, a palette
+    is looked up, CMYK is converted, and transparency, also a palette's or a colour key's, is laid over white.
+    Of an animation the first frame is taken.
 
     Args:
         data: the bytes of a JPEG, PNG, WebP, GIF, BMP or TIFF file.
@@ -58,7 +58,7 @@ def _to_rgb(image: Image.Image, name: str) -> Image.Image:
 
 
 def _box(height: int, width: int, preprocessing: Preprocessing) -> tuple[float, float, float, float]:
-    """The part of an image that resizing to size / crop and cutting the centre would keep: left, top, right, bottom.
+    """What resizing to size / crop and cutting the centre would keep: (left, top, right, bottom).
 
     It is found before resizing, so that a strip of 1 x 10,000 pixels is never blown up as a whole.
     """
@@ -155,7 +155,9 @@ def _walk(folder: Path, above: frozenset[tuple[int, int]]) -> list[Path]:
                 elif is_image_name(entry.name):
                     found.append(Path(entry.path))
     except OSError as error:
-        raise UserError(f"{folder}: this folder cannot be listed ({error.strerror}); check it and its rights") from error
+        raise UserError(
+            f"{folder}: this folder cannot be listed ({error.strerror}); check it and its rights"
+        ) from error
     return found
 
 

@@ -2,7 +2,7 @@
 
 import logging
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeVar
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
@@ -15,6 +15,8 @@ from vitlab.files import write_text
 PICKLES = ("pkl", "pickle", "pyd", "pth", "pt")
 MAX_LABEL = 10**7
 MAX_INDEX_BYTES = 2**30
+
+Value = TypeVar("Value")
 
 log = logging.getLogger(__name__)
 
@@ -77,7 +79,7 @@ def from_json(text: bytes, name: str) -> ShardIndex:
 
 
 def index_shard(shard: Path) -> ShardIndex:
-    """A shard's index: the one beside it if it belongs to it, else a new one, kept beside it where that is possible.
+    """A shard's index: the one beside it if it is this shard's, else a new one, kept beside it if possible.
 
     Raises:
         UserError: the shard or its index cannot be read, or is refused by `scan`.
@@ -109,7 +111,7 @@ def index_shard(shard: Path) -> ShardIndex:
 
 
 def scan(read: Reader, total: int, shard: str, classes: tuple[str, ...] | None = None) -> ShardIndex:
-    """Indexes a shard in WebDataset's layout: KEY.jpg (or another image suffix) and KEY.cls, a whole number as text.
+    """Indexes a shard in WebDataset's layout: KEY.jpg (or another image suffix) and KEY.cls, its label as text.
 
     Members of other suffixes are passed over; hidden files too.
 
@@ -120,8 +122,8 @@ def scan(read: Reader, total: int, shard: str, classes: tuple[str, ...] | None =
         classes: class names by label, where they are known.
 
     Raises:
-        UserError: the archive is refused by `tars.walk`; it holds a pickle, a label that is no class's number, or
-            a sample without image or label or with two of one.
+        UserError: the archive is refused by `tars.walk`; it holds a pickle, a label that is no class's
+            number, or a sample without image or label or with two of one.
     """
     images: dict[str, Member] = {}
     labels: dict[str, int] = {}
@@ -138,7 +140,13 @@ def scan(read: Reader, total: int, shard: str, classes: tuple[str, ...] | None =
             if not 0 < member.size <= MAX_BYTES:
                 raise UserError(f"{shard}: sample '{key}' has an image of {member.size:,} bytes; remove or replace it")
         elif suffix == "cls":
-            _add(labels, key, _label(read(member.offset, min(member.size, 32)), shard, key, classes), shard, "labels")
+            _add(
+                labels,
+                key,
+                _label(read(member.offset, min(member.size, 32)), shard, key, classes),
+                shard,
+                "labels",
+            )
     for key in images.keys() ^ labels.keys():
         lacking = "label (.cls)" if key in images else "image"
         raise UserError(f"{shard}: sample '{key}' has no {lacking}; was the shard cut short? pack it again")
@@ -154,7 +162,7 @@ def scan(read: Reader, total: int, shard: str, classes: tuple[str, ...] | None =
     )
 
 
-def _add[T](found: dict[str, T], key: str, value: T, shard: str, what: str) -> None:
+def _add(found: dict[str, Value], key: str, value: Value, shard: str, what: str) -> None:
     if key in found:
         raise UserError(f"{shard}: sample '{key}' has two {what}; pack it again")
     found[key] = value

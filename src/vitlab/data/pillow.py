@@ -6,9 +6,10 @@ import struct
 import threading
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from typing import cast
 
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from vitlab.errors import UserError
 
@@ -31,38 +32,27 @@ TURNS = {
 }
 
 
-class _Quiet:
-    """Keeps Pillow's warnings silent while at least one thread decodes.
+_SILENCE = ("ignore", None, Warning, re.compile(r"PIL\."), 0)
+_LOCK = threading.Lock()
 
-    `warnings.catch_warnings` restores what it found on entering, which goes wrong when threads overlap; here the
-    first thread in adds one filter and the last one out takes the same filter away.
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Keeps Pillow's warnings silent while any thread is inside.
+
+    `warnings.catch_warnings` restores what it found on entering, which goes wrong when threads overlap; here
+    each thread adds a filter and takes one away. The filter is put into the list by hand, because
+    `warnings.filterwarnings` also forgets which warnings have been shown: every decoded image would have the
+    rest of the program repeat its own.
     """
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._inside = 0
-        self._ours = False
-        self._filter = ("ignore", None, Warning, re.compile(r"PIL\."), 0)
-
-    @contextmanager
-    def __call__(self) -> Iterator[None]:
-        with self._lock:
-            self._inside += 1
-            if self._inside == 1 and self._filter not in warnings.filters:
-                warnings.filterwarnings("ignore", module=r"PIL\.")
-                self._ours = True
-        try:
-            yield
-        finally:
-            with self._lock:
-                self._inside -= 1
-                if self._inside == 0 and self._ours:
-                    self._ours = False
-                    if self._filter in warnings.filters:
-                        warnings.filters.remove(self._filter)  # type: ignore[attr-defined]
-
-
-quiet = _Quiet()
+    filters = cast(list[object], warnings.filters)
+    with _LOCK:
+        filters.insert(0, _SILENCE)
+    try:
+        yield
+    finally:
+        with _LOCK, suppress(ValueError):
+            filters.remove(_SILENCE)
 
 
 def refuse(name: str, reason: str) -> UserError:
@@ -115,7 +105,7 @@ def open_image(data: bytes, name: str) -> Image.Image:
             return image if turn is None else image.transpose(turn)
     except UserError:
         raise
-    except Image.UnidentifiedImageError as error:
+    except UnidentifiedImageError as error:
         raise refuse(name, "it is not a JPEG, PNG, WebP, GIF, BMP or TIFF image") from error
     except Image.DecompressionBombError as error:
         raise refuse(name, f"it has more than the {MAX_PIXELS:,} pixels that are decoded") from error

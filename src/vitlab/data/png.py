@@ -26,4 +26,6 @@ def grey_png(image_HW: NDArray[np.uint8]) -> bytes:
     lines = np.zeros((height, 1 + width), np.uint8)  # each line starts with its filter's number; 0 is "none"
     lines[:, 1:] = image_HW
     header = struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
-    return SIGNATURE + _chunk(b"IHDR", header) + _chunk(b"IDAT", zlib.compress(lines.tobytes(), 0)) + _chunk(b"IEND", b"")
+    return (
+        SIGNATURE + _chunk(b"IHDR", header) + _chunk(b"IDAT", zlib.compress(lines.tobytes(), 0)) + _chunk(b"IEND", b"")
+    )

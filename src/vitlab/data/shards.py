@@ -87,7 +87,8 @@ def shard_source(
         shards: at least one.
         name: what the source is called.
         classes: the training side's; None takes the shards' own, or numbers where they name none.
-        split: the wanted side of a fixed 80 / 20 split (see `sources.split_by_name`); None takes every sample.
+        split: the wanted side of a fixed 80 / 20 split (see `sources.split_by_name`); None takes every
+            sample.
 
     Raises:
         UserError: the shards name different classes, or a label beyond them; fewer than two classes.
@@ -152,11 +153,7 @@ def pack_bytes(samples: Sequence[tuple[str, Sample]], classes: tuple[str, ...]) 
         for member in ((f"{key}.{_suffix(sample)}", sample.data), (f"{key}.cls", str(sample.label).encode()))
     ]
     packed = tar_bytes(members)
-
-    def read(offset: int, size: int) -> bytes:
-        return packed[offset : offset + size]
-
-    return packed, scan(read, len(packed), "the new shard", classes)
+    return packed, scan(memory_reader(packed), len(packed), "the new shard", classes)
 
 
 def _suffix(sample: Sample) -> str:

@@ -36,8 +36,9 @@ class Source(Protocol):
         name: as the user wrote it, with the split.
         classes: class names by label.
         labels_N: (N,) int64 labels, 0 <= label < len(classes).
-        fingerprint: SHA-256 over names, sizes and labels, as 64 hexadecimal digits; cheap, so it notices added,
-            removed, renamed, resized and relabelled samples, but not pixels edited in place at the same file size.
+        fingerprint: SHA-256 over names, sizes and labels, as 64 hexadecimal digits; cheap, so it notices
+            added, removed, renamed, resized and relabelled samples, but not pixels edited in place at the
+            same file size.
     """
 
     @property
@@ -73,8 +74,9 @@ def fingerprint(classes: Sequence[str], rows: Iterable[tuple[str, int, int]]) ->
 def split_by_name(names: Sequence[str], labels: Sequence[int], split: Split) -> list[int]:
     """The indices of one side of a fixed 80 / 20 split, in order, the same share of every class.
 
-    Within each class the samples are ranked by the SHA-256 of their names, and the first fifth (rounded; at least
-    one where the class has two or more) is the test side. Nothing is drawn, so the split is the same everywhere.
+    Within each class the samples are ranked by the SHA-256 of their names, and the first fifth (rounded; at
+    least one where the class has two or more) is the test side. Nothing is drawn, so the split is the same
+    everywhere.
 
     Args:
         names: each sample's name within its data set.

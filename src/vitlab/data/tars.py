@@ -1,7 +1,7 @@
 """Walks through an untrusted tar archive: members by offset, nothing extracted, everything odd refused.
 
-Python's `tarfile` ends quietly at a damaged header and, before the fixes of June 2025, could be sent into an endless
-loop; shards need little of it, so they are read here: ustar, with GNU's and pax's long names.
+Python's `tarfile` ends quietly at a damaged header and, before the fixes of June 2025, could be sent into an
+endless loop; shards need little of it, so they are read here: ustar, with GNU's and pax's long names.
 """
 
 from collections.abc import Callable, Iterator
@@ -12,7 +12,13 @@ from vitlab.errors import UserError
 BLOCK = 512
 MAX_NAME = 64 * 1024
 FILE_TYPES = (b"0", b"\0", b"7")
-REFUSED_TYPES = {b"1": "a hard link", b"2": "a symbolic link", b"3": "a device", b"4": "a device", b"6": "a pipe"}
+REFUSED_TYPES = {
+    b"1": "a hard link",
+    b"2": "a symbolic link",
+    b"3": "a device",
+    b"4": "a device",
+    b"6": "a pipe",
+}
 
 EXTENSIONS = (b"L", b"x", b"g")
 
@@ -53,7 +59,7 @@ def header_size(header: bytes) -> int | None:
 
 
 def _pax(body: bytes) -> dict[str, str]:
-    """The records "LENGTH KEY=VALUE\\n" of a pax header; a malformed rest gives a record named "malformed"."""
+    """The records (LENGTH KEY=VALUE newline) of a pax header; one that is malformed is named "malformed"."""
     records: dict[str, str] = {}
     while body.strip(b"\0"):
         digits, _, _ = body.partition(b" ")

@@ -105,8 +105,9 @@ def _numbering(of_source: tuple[str, ...], of_model: tuple[str, ...] | None) -> 
     positions = {name: number for number, name in enumerate(of_model)}
     unknown = [name for name in of_source if name not in positions]
     if unknown:
+        some = ", ".join(unknown[:5])
         raise UserError(
-            f"the model does not know {len(unknown)} of the data's {len(of_source)} classes ({', '.join(unknown[:5])}); "
+            f"the model does not know {len(unknown)} of the data's {len(of_source)} classes ({some}); "
             "fine-tune it on this data first (`vitlab finetune`)"
         )
     return np.array([positions[name] for name in of_source])

@@ -10,11 +10,12 @@ from typing import TypeVar
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from vitlab.data import loader
 from vitlab.data.sources import Source
 from vitlab.errors import UserError
+from vitlab.models.build import Model
 from vitlab.recipes.preprocessing import Preprocessing
 from vitlab.runtime import Runtime, derived_seed
 
@@ -39,7 +40,8 @@ class LeastSquares:
 
     def predict(self, features: Array) -> Array:
         """The class number (N,) with the highest score for features (N, D)."""
-        return self.scores(features).argmax(-1)
+        best: Array = self.scores(features).argmax(-1)
+        return best
 
 
 def solve(features: Array, labels: Array, num_classes: int, l2: float = 1024.0) -> LeastSquares:
@@ -101,7 +103,8 @@ def evaluate(
     """Few-shot accuracy on all of `test` after fitting `shots` images a class of `train`.
 
     Args:
-        train, test: features (N, D) and class numbers (N,).
+        train: features (N, D) and class numbers (N,) to choose the support from.
+        test: features and class numbers to be tested on, all of them.
         classes: names of the K classes.
         shots: images a class; a class with fewer is refused.
         seeds: how many random supports; each takes the first images of a seeded permutation of every class.
@@ -130,7 +133,7 @@ def support(labels_N: np.ndarray, num_classes: int, shots: int, seed: int) -> np
 
 
 def features_of(
-    model: nn.Module, source: Source, preprocessing: Preprocessing, runtime: Runtime, *, batch_size: int = 128
+    model: Model, source: Source, preprocessing: Preprocessing, runtime: Runtime, *, batch_size: int = 128
 ) -> tuple[np.ndarray, np.ndarray]:
     """The frozen model's features (N, D) in float32 and the class numbers (N,) of every image of `source`."""
     was_training = model.training
@@ -173,14 +176,15 @@ def _check(features_ND: Tensor, labels_N: Tensor, num_classes: int) -> None:
         raise UserError("few-shot: the features hold NaN or infinite values; the weights may be damaged")
     if len(labels_N) != len(features_ND):
         raise UserError(f"few-shot: {len(features_ND)} features but {len(labels_N)} labels")
-    if len(labels_N) and not (0 <= int(labels_N.min()) and int(labels_N.max()) < num_classes):
-        raise UserError(
-            f"few-shot: labels go from {int(labels_N.min())} to {int(labels_N.max())}, but there are {num_classes} classes"
-        )
+    if len(labels_N) and not (int(labels_N.min()) >= 0 and int(labels_N.max()) < num_classes):
+        lowest, highest = int(labels_N.min()), int(labels_N.max())
+        raise UserError(f"few-shot: labels go from {lowest} to {highest}, but there are {num_classes} classes")
 
 
 def _check_shots(labels_N: np.ndarray, classes: Sequence[str], shots: int) -> None:
     counts = np.bincount(labels_N, minlength=len(classes))
     for name, count in zip(classes, counts, strict=True):
         if count < shots:
-            raise UserError(f"few-shot: class '{name}' has {count} training images, fewer than {shots} shots; use --shots")
+            raise UserError(
+                f"few-shot: class '{name}' has {count} training images, fewer than {shots} shots; use --shots"
+            )

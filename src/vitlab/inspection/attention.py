@@ -72,7 +72,7 @@ def attention_distance(model: nn.Module, images: Tensor, class_token: ClassToken
         raise UserError(f"class_token='{class_token}': use 'drop' or 'renormalise'")
     vit = attending(model, "attention distance")
     images_BCHW = placed(vit, images)
-    distances_PP = _patch_distances(vit)
+    distances_PP = patch_distances(vit)
     sums_LH = torch.zeros(vit.config.layers, vit.config.heads, dtype=torch.float64)
     for chunk_BCHW in torch.split(images_BCHW, _images_at_a_time(vit)):
         for layer, maps_BHNN in attention_maps(vit, chunk_BCHW):
@@ -128,9 +128,7 @@ def _rollout(vit: VisionTransformer, images_BCHW: Tensor, *, residual: bool) -> 
     return rollout_BNN[:, 0] if vit.prefix_tokens else rollout_BNN.mean(1)
 
 
-def _maps(
-    vit: VisionTransformer, images_BCHW: Tensor, layers: frozenset[int]
-) -> Iterator[tuple[int, Tensor]]:
+def _maps(vit: VisionTransformer, images_BCHW: Tensor, layers: frozenset[int]) -> Iterator[tuple[int, Tensor]]:
     # The context is entered anew for every step, so that it never holds while the caller has control.
     with inspecting(vit):
         tokens_BND = vit.embed(images_BCHW)
@@ -164,7 +162,7 @@ def _images_at_a_time(vit: VisionTransformer) -> int:
     return max(1, MAP_BYTES // bytes_of_one)
 
 
-def _patch_distances(vit: VisionTransformer) -> Tensor:
+def patch_distances(vit: VisionTransformer) -> Tensor:
     """Pixels of the input image between the centres of every two patches, (patches, patches)."""
     rows, columns = vit.grid
     height, width = vit.config.token_hw

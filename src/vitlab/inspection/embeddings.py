@@ -1,5 +1,4 @@
-"""What the embeddings have learned: filters of the patches, likeness of the positions (paper: Figures 7 and
-10).
+"""What the embeddings have learned: filters of the patches, likeness of the positions (paper: Figure 7).
 
 Shapes: D width, X pixels of a patch times 3 colours, K components, P patches, T position tables.
 """
@@ -8,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from vitlab.errors import UserError
-from vitlab.inspection.subject import inspecting, transformer
+from vitlab.inspection.subject import NotApplicable, inspecting, transformer
 from vitlab.models.positions import sincos_2d
 from vitlab.models.vit import VisionTransformer
 
@@ -33,7 +32,7 @@ def embedding_filters(model: nn.Module, components: int = 28) -> Tensor:
     """
     vit = transformer(model, "embedding filters")
     if vit.config.resnet is not None:
-        raise UserError(
+        raise NotApplicable(
             f"embedding filters: a hybrid's patches are cut from feature maps of {vit.config.patch_channels} "
             "channels, not from images, so its filters have no colours; give a plain Vision Transformer"
         )
@@ -49,12 +48,13 @@ def embedding_filters(model: nn.Module, components: int = 28) -> Tensor:
         least_K1 = directions_KX.min(1, keepdim=True).values
         spread_K1 = directions_KX.max(1, keepdim=True).values - least_K1
         shown_KX = (directions_KX - least_K1) / spread_K1.clamp_min(1e-12)
-    return shown_KX.float().unflatten(1, (*vit.config.patch_hw, 3))
+    filters_KHWC: Tensor = shown_KX.float().reshape(components, *vit.config.patch_hw, 3)
+    return filters_KHWC
 
 
 def available_components(vit: VisionTransformer) -> int:
-    """How many principal components the filters of a plain model have: centred, D of them span D - 1 at
-    most.""" height, width = vit.config.patch_hw
+    """How many principal components a plain model's filters have: D of them, centred, span D - 1 at most."""
+    height, width = vit.config.patch_hw
     return min(vit.config.hidden - 1, 3 * height * width)
 
 
@@ -92,7 +92,7 @@ def _positions(vit: VisionTransformer) -> Tensor:
         return torch.cat((column_PE, row_PE), dim=1)
     if vit.config.position == "sincos2d":
         return sincos_2d(vit.grid, vit.config.hidden)
-    raise UserError(
-        f"position similarity: a model with position='{vit.config.position}' has no position embeddings to compare; "
-        "give one with position='learned', 'learned2d' or 'sincos2d'"
+    raise NotApplicable(
+        f"position similarity: a model with position='{vit.config.position}' has no position "
+        "embeddings to compare; give one with position='learned', 'learned2d' or 'sincos2d'"
     )

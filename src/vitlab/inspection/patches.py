@@ -43,9 +43,7 @@ def patch_grid(model: nn.Module, image_HWC: NDArray[np.uint8]) -> NDArray[np.uin
     config = transformer(model, "patches").config
     if image_HWC.shape != (*config.image_hw, 3):
         height, width = config.image_hw
-        raise UserError(
-            f"the image is {image_HWC.shape}: the model's are ({height}, {width}, 3); resize it first"
-        )
+        raise UserError(f"the image is {image_HWC.shape}: the model's are ({height}, {width}, 3); resize it first")
     (rows, columns), (height, width) = config.grid, config.token_hw
     return image_HWC.reshape(rows, height, columns, width, 3).swapaxes(1, 2)
 
@@ -71,9 +69,7 @@ def _to_patches(config: ViTConfig) -> list[Step]:
         meaning = f"a ResNet makes a feature map, {config.resnet.stride} times smaller than the image"
         steps.append(Step("feature map", (*map_hw, config.patch_channels), meaning))
     patch = (height, width, config.patch_channels)
-    steps.append(
-        Step("patches", (rows, columns, *patch), f"{what} is cut into {rows} rows of {columns} patches")
-    )
+    steps.append(Step("patches", (rows, columns, *patch), f"{what} is cut into {rows} rows of {columns} patches"))
     flat = (rows * columns, height * width * config.patch_channels)
     steps.append(Step("sequence", flat, "every patch is written as one long vector, row after row"))
     return steps
@@ -90,9 +86,7 @@ def _to_tokens(config: ViTConfig) -> list[Step]:
     ]
     tokens = (config.tokens, config.hidden)
     if config.prefix_tokens:
-        steps.append(
-            Step("class token", tokens, "a learned token, which will gather the answer, is put in front")
-        )
+        steps.append(Step("class token", tokens, "a learned token, which will gather the answer, is put in front"))
     added = {
         "learned": "a learned vector for every place is added",
         "learned2d": "a learned vector for the column and one for the row are added",

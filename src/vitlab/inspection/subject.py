@@ -10,6 +10,10 @@ from vitlab.errors import UserError
 from vitlab.models.vit import VisionTransformer
 
 
+class NotApplicable(UserError):
+    """What was asked makes no sense for this kind of model, such as attention maps of a ResNet."""
+
+
 @contextmanager
 def inspecting(model: nn.Module) -> Iterator[None]:
     """Evaluation mode and no gradients inside; afterwards every part is in the mode it was in.
@@ -35,24 +39,24 @@ def transformer(model: nn.Module, what: str) -> VisionTransformer:
         what: the thing that is asked of it, for the error, such as "attention".
 
     Raises:
-        UserError: it is something else, such as a ResNet.
+        NotApplicable: it is something else, such as a ResNet.
     """
     if isinstance(model, VisionTransformer):
         return model
-    raise UserError(f"{what}: a {type(model).__name__} has none; give a Vision Transformer")
+    raise NotApplicable(f"{what}: a {type(model).__name__} has none; give a Vision Transformer")
 
 
 def attending(model: nn.Module, what: str) -> VisionTransformer:
     """`model` as a Vision Transformer in which every token attends to all tokens.
 
     Raises:
-        UserError: it is something else, such as a ResNet or an axial model.
+        NotApplicable: it is something else, such as a ResNet or an axial model.
     """
     vit = transformer(model, what)
     if vit.config.axial:
-        raise UserError(
-            f"{what}: axial attention looks along rows and columns only, so there is no map from every token to "
-            "every token; give a model with axial=False"
+        raise NotApplicable(
+            f"{what}: axial attention looks along rows and columns only, so there is no map from every "
+            "token to every token; give a model with axial=False"
         )
     return vit
 

@@ -2,5 +2,6 @@
 
 from vitlab.models.build import create_model
 from vitlab.recipes.zoo import ResNetConfig, ResNetStem, ViTConfig
+from vitlab.recipes.zoo import names as list_models
 
-__all__ = ["ResNetConfig", "ResNetStem", "ViTConfig", "create_model"]
+__all__ = ["ResNetConfig", "ResNetStem", "ViTConfig", "create_model", "list_models"]

@@ -14,8 +14,8 @@ from vitlab.models.positions import RelativePositions
 class AxialBlock(nn.Module):
     """One layer of the Axial-ViT: attention and MLP along rows, then attention and MLP along columns.
 
-    The paper does not say what becomes of the class token. Here there is none: the tokens are the grid and nothing
-    else, and the mean over all output tokens is classified.
+    The paper does not say what becomes of the class token. Here there is none: the tokens are the grid and
+    nothing else, and the mean over all output tokens is classified.
 
     Args:
         row: an encoder layer, applied to every row on its own.
@@ -41,7 +41,7 @@ class AxialBlock(nn.Module):
         lines_BRxCD = self.row(tokens_BND.reshape(batch * rows, columns, width))
         turned_BCRD = lines_BRxCD.reshape(batch, rows, columns, width).transpose(1, 2)
         lines_BCxRD = self.column(turned_BCRD.reshape(batch * columns, rows, width))
-        turned_BRCD = lines_BCxRD.reshape(batch, columns, rows, width).transpose(1, 2)
+        turned_BRCD: Tensor = lines_BCxRD.reshape(batch, columns, rows, width).transpose(1, 2)
         return turned_BRCD.reshape(batch, tokens, width)
 
     def attention_probabilities(self, tokens_BND: Tensor) -> Tensor:
@@ -58,9 +58,9 @@ class AxialBlock(nn.Module):
 class AxialAttention(nn.Module):
     """What takes the place of a 3x3 convolution in the AxialResNet: attention along columns, then along rows.
 
-    Both have relative positions. The paper refers to Axial-DeepLab and leaves the rest open: the heads are 8, queries,
-    keys and values are as wide as the map, distances act through the queries alone, and a stride is an average
-    pooling after the attention.
+    Both have relative positions. The paper refers to Axial-DeepLab and leaves the rest open: the heads are 8,
+    queries, keys and values are as wide as the map, distances act through the queries alone, and a stride is
+    an average pooling after the attention.
 
     Args:
         channels: of the map, in and out.
@@ -87,7 +87,7 @@ class AxialAttention(nn.Module):
         lines_BCxRD = self.column(map_BDRC.permute(0, 3, 2, 1).reshape(batch * columns, rows, channels))
         turned_BRCD = lines_BCxRD.reshape(batch, columns, rows, channels).transpose(1, 2)
         lines_BRxCD = self.row(turned_BRCD.reshape(batch * rows, columns, channels))
-        attended_BDRC = lines_BRxCD.reshape(batch, rows, columns, channels).permute(0, 3, 1, 2)
+        attended_BDRC: Tensor = lines_BRxCD.reshape(batch, rows, columns, channels).permute(0, 3, 1, 2)
         if self.stride == 1:
             return attended_BDRC
         return F.avg_pool2d(attended_BDRC, self.stride, ceil_mode=True)

@@ -1,23 +1,29 @@
 """From a name or a configuration to a model, and a model's new head."""
 
-import dataclasses
-
 from torch import nn
 
 from vitlab.models.positions import resize_position_tensors, resize_positions
+from vitlab.models.resnet import ResNet
 from vitlab.models.vit import VisionTransformer
 from vitlab.recipes.configs import ModelConfig, ViTConfig
 from vitlab.recipes.zoo import configure
 
-__all__ = ["Model", "build", "create_model", "replace_head", "resize_position_tensors", "resize_positions"]
+__all__ = [
+    "Model",
+    "build",
+    "classifier",
+    "create_model",
+    "replace_head",
+    "resize_position_tensors",
+    "resize_positions",
+]
 
-Model = VisionTransformer
+Model = VisionTransformer | ResNet
 
 
 def build(config: ModelConfig) -> Model:
     """A new model of this configuration, started from torch's global random numbers."""
-    assert isinstance(config, ViTConfig)
-    return VisionTransformer(config)
+    return VisionTransformer(config) if isinstance(config, ViTConfig) else ResNet(config)
 
 
 def create_model(
@@ -56,11 +62,10 @@ def replace_head(model: Model, num_classes: int) -> None:
         model: is changed in place.
         num_classes: outputs of the new head.
     """
-    where = model.norm.weight
-    head = nn.Linear(model.config.hidden, num_classes, device=where.device, dtype=where.dtype)
-    nn.init.zeros_(head.weight)
-    nn.init.zeros_(head.bias)
-    model.config = dataclasses.replace(model.config, num_classes=num_classes, representation=None)
-    model.pre_logits = nn.Identity()
-    model.head = head
-    model.classes = None
+    model.reset_head(num_classes)
+
+
+def classifier(model: Model) -> nn.Linear | nn.Conv2d | None:
+    """The layer that gives the logits; in a ResNet a 1x1 convolution; None in a model without classes."""
+    final = model.head.fc if isinstance(model, ResNet) else model.head
+    return final if isinstance(final, nn.Linear | nn.Conv2d) else None

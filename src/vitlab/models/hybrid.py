@@ -1,6 +1,7 @@
 """The hybrid's stem: a ResNet whose feature map is cut into patches (paper: section 3.1 and Table 6).
 
-Unlike BiT's ResNet it rectifies after adding, pads as XLA does, and has other epsilons, as the original's code.
+Unlike BiT's ResNet it rectifies after adding, pads as XLA does, and has other epsilons, as the original's
+code.
 
 Shapes: B batch, C channels, H W height and width of images and maps.
 """
@@ -18,7 +19,7 @@ NORM_EPS = 1e-6
 
 
 def same_padding(size: int, kernel: int, stride: int) -> tuple[int, int]:
-    """XLA's SAME: padding before and after, so that ceil(size / stride) windows fit; the odd one goes after."""
+    """XLA's SAME: padding before and after, so that ceil(size / stride) windows fit; the odd one is after."""
     total = max((-(-size // stride) - 1) * stride + kernel - size, 0)
     return total // 2, total - total // 2
 
@@ -32,7 +33,7 @@ def _pad_same(map_BCHW: Tensor, kernel: int, stride: int, value: float = 0.0) ->
 
 
 class SameConv2d(nn.Conv2d):
-    """A convolution with standardised kernels, no bias, SAME padding, epsilon beside the deviation: the hybrid's."""
+    """The hybrid's convolution: standardised kernels, epsilon beside the deviation, SAME padding, no bias."""
 
     def __init__(self, inputs: int, outputs: int, kernel: int, stride: int = 1) -> None:
         super().__init__(inputs, outputs, kernel, stride, bias=False)
@@ -44,7 +45,7 @@ class SameConv2d(nn.Conv2d):
     def forward(self, map_BCHW: Tensor) -> Tensor:
         """The convolved map, (batch, outputs, height / stride, width / stride), rounded up."""
         padded_BCHW = _pad_same(map_BCHW, self.kernel_size[0], self.stride[0])
-        return self._conv_forward(padded_BCHW, standardise(self.weight, deviation_eps=1e-5), None)
+        return F.conv2d(padded_BCHW, standardise(self.weight, deviation_eps=1e-5), stride=self.stride)
 
 
 class PostUnit(nn.Module):
@@ -123,7 +124,7 @@ class Backbone(nn.Module):
 
     def forward(self, images_BCHW: Tensor) -> Tensor:
         """The feature map of normalised images, (batch, channels, height / stride, width / stride)."""
-        map_BCHW = F.relu(self.stem(images_BCHW.to(self.stem.conv.weight.dtype)))
+        map_BCHW = F.relu(self.stem(images_BCHW))
         map_BCHW = F.max_pool2d(_pad_same(map_BCHW, 3, 2, float("-inf")), 3, 2)
         out_BCHW: Tensor = self.stages(map_BCHW)
         return out_BCHW

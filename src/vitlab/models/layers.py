@@ -9,8 +9,19 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from vitlab.errors import UserError
 from vitlab.models.positions import RelativePositions
 from vitlab.recipes.configs import Gelu
+
+
+def check_image_size(images_BCHW: Tensor, image_hw: tuple[int, int]) -> None:
+    """Refuse images of another size than a model whose positions are made for `image_hw`."""
+    if images_BCHW.shape[2:] != image_hw:
+        found = tuple(images_BCHW.shape[2:])
+        raise UserError(
+            f"the images are {found[0]}x{found[1]} pixels (height x width), the model was built for "
+            f"{image_hw[0]}x{image_hw[1]}: resize them, or load the model with image_size={found}"
+        )
 
 
 def empty_linear(inputs: int, outputs: int) -> nn.Linear:

@@ -4,12 +4,13 @@ Shapes: B batch, N tokens, P patches, D width, H heads, E width of one head, T t
 """
 
 import math
+from collections.abc import Mapping
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vitlab.recipes.configs import ViTConfig
+from vitlab.recipes.configs import ModelConfig, ViTConfig
 
 DEVIATION = 0.02  # of every learned table
 
@@ -105,8 +106,18 @@ def _resize_line(table_TND: Tensor, length: int) -> Tensor:
     return resize_positions(table_TND, (table_TND.shape[1], 1), (length, 1), 0)
 
 
+def _places(name: str, config: ModelConfig) -> int:
+    """How many tokens in a row the relative positions called `name` are for."""
+    if isinstance(config, ViTConfig):
+        return config.grid[0] * config.grid[1]
+    _, stage, _, unit, _, axis, *_ = name.split(".")  # stages.S.blocks.B.conv2.row.relative.table
+    # The first unit of a later stage attends before it halves the map.
+    grid = config.stage_hw(int(stage) - (unit == "0" and stage != "0"))
+    return grid[0] if axis == "column" else grid[1]
+
+
 def resize_position_tensors(
-    tensors: dict[str, Tensor], from_config: ViTConfig, to_config: ViTConfig
+    tensors: Mapping[str, Tensor], from_config: ModelConfig, to_config: ModelConfig
 ) -> dict[str, Tensor]:
     """A state dict whose position tables are fit for another image size; everything else is passed on.
 
@@ -118,17 +129,18 @@ def resize_position_tensors(
         from_config: what they were made for.
         to_config: what is wanted, alike but for the image size.
     """
-    prefix, (rows, columns) = to_config.prefix_tokens, to_config.grid
-    offsets = 2 * from_config.grid[0] * from_config.grid[1] - 1
     resized = dict(tensors)
     for name, tensor in tensors.items():
-        if name == "pos_embed":
-            resized[name] = resize_positions(tensor, from_config.grid, to_config.grid, prefix)
-        elif name == "pos_embed_row":
-            resized[name] = _resize_line(tensor, rows)
-        elif name == "pos_embed_column":
-            resized[name] = _resize_line(tensor, columns)
-        elif name.endswith("attn.relative.table"):
-            line = _resize_line(tensor[None, :offsets], 2 * rows * columns - 1)[0]
+        if name.endswith(".relative.table"):
+            offsets = 2 * _places(name, from_config) - 1
+            line = _resize_line(tensor[None, :offsets], 2 * _places(name, to_config) - 1)[0]
             resized[name] = torch.cat((line, tensor[offsets:]))
+        elif isinstance(from_config, ViTConfig) and isinstance(to_config, ViTConfig):
+            if name == "pos_embed":
+                prefix = to_config.prefix_tokens
+                resized[name] = resize_positions(tensor, from_config.grid, to_config.grid, prefix)
+            elif name == "pos_embed_row":
+                resized[name] = _resize_line(tensor, to_config.grid[0])
+            elif name == "pos_embed_column":
+                resized[name] = _resize_line(tensor, to_config.grid[1])
     return resized

@@ -1,6 +1,7 @@
-"""The BiT ResNet: pre-activation, group normalisation, standardised convolutions (paper: section 4.1; arXiv 1912.11370).
+"""The BiT ResNet: pre-activation, group norms, standardised kernels (paper: section 4.1; arXiv 1912.11370).
 
-Shapes: B batch, C channels, H W height and width of images and maps, D feature width, K classes, O I output and input
+Shapes: B batch, C channels, H W height and width of images and maps, D feature width, K classes, O I output
+    and input
 channels of a kernel.
 """
 
@@ -12,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vitlab.models.axial import AxialAttention
-from vitlab.models.layers import lecun_normal_
+from vitlab.models.layers import check_image_size, lecun_normal_
 from vitlab.recipes.configs import GROUPS, ResNetConfig
 from vitlab.recipes.preprocessing import Preprocessing
 
@@ -30,7 +31,7 @@ def standardise(weight_OIHW: Tensor, *, variance_eps: float = 0.0, deviation_eps
 
 
 class StandardisedConv2d(nn.Conv2d):
-    """A convolution with standardised kernels, no bias, symmetric padding, epsilon beside the variance: BiT's."""
+    """BiT's convolution: standardised kernels, epsilon beside the variance, symmetric padding, no bias."""
 
     def __init__(self, inputs: int, outputs: int, kernel: int, stride: int = 1) -> None:
         super().__init__(inputs, outputs, kernel, stride, padding=kernel // 2, bias=False)
@@ -41,7 +42,8 @@ class StandardisedConv2d(nn.Conv2d):
 
     def forward(self, map_BCHW: Tensor) -> Tensor:
         """The convolved map, (batch, outputs, height / stride, width / stride), rounded up."""
-        return self._conv_forward(map_BCHW, standardise(self.weight, variance_eps=1e-10), None)
+        kernels_OIHW = standardise(self.weight, variance_eps=1e-10)
+        return F.conv2d(map_BCHW, kernels_OIHW, stride=self.stride, padding=self.padding)
 
 
 class Unit(nn.Module):
@@ -97,7 +99,7 @@ def _stage(config: ResNetConfig, stage: int) -> nn.Sequential:
 
 
 class Head(nn.Module):
-    """Global mean over the map, then a linear layer, which is kept as a 1x1 convolution as in BiT's weights."""
+    """The final linear layer, kept as a 1x1 convolution as in BiT's weights."""
 
     def __init__(self, inputs: int, classes: int) -> None:
         super().__init__()
@@ -152,13 +154,18 @@ class ResNet(nn.Module):
 
     def features(self, images_BCHW: Tensor) -> Tensor:
         """What the final linear layer sees, (batch, feature width): the mean of the last, rectified map."""
-        map_BCHW = self.stem(images_BCHW.to(self.stem.conv.weight.dtype))
-        # BiT pads with zeros, not with minus infinity, before it pools: negative maxima at the edges become 0.
+        if self.config.axial_heads:
+            check_image_size(images_BCHW, self.config.image_hw)
+        map_BCHW: Tensor = self.stem(images_BCHW.to(self.norm.weight.dtype))
+        # BiT pads with zeros before it pools, not with minus infinity: negative maxima at the edges become 0.
         map_BCHW = F.max_pool2d(F.pad(map_BCHW, (1, 1, 1, 1)), 3, 2)
         map_BCHW = F.relu(self.norm(self.stages(map_BCHW)))
         return map_BCHW.mean(dim=(2, 3))
 
     def forward(self, images_BCHW: Tensor) -> Tensor:
-        """Logits, (batch, classes), of normalised images, (batch, 3, height, width); any size but for the axial one."""
+        """Logits, (batch, classes), of normalised images, (batch, 3, height, width).
+
+        Only the AxialResNet, which has positions, insists on its own image size.
+        """
         logits_BK: Tensor = self.head(self.features(images_BCHW))
         return logits_BK

@@ -1,15 +1,19 @@
 """The Vision Transformer (paper: section 3.1, Eq. 1 to 4), plain, hybrid or axial.
 
 Shapes: B batch, N tokens (class token included), P patches, D width, C channels, H W image height and width,
-T position tables, K classes.
+    X values
+of a patch, K classes; r rows and c columns of patches, h w height and width of a patch; T position tables.
 """
+
+import dataclasses
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vitlab.errors import UserError
-from vitlab.models.layers import Block, empty_linear, lecun_normal_
+from vitlab.models.axial import AxialBlock
+from vitlab.models.hybrid import Backbone
+from vitlab.models.layers import Block, check_image_size, empty_linear, lecun_normal_
 from vitlab.models.positions import DEVIATION, RelativePositions, sincos_2d
 from vitlab.recipes.configs import ViTConfig
 from vitlab.recipes.preprocessing import Preprocessing
@@ -21,35 +25,40 @@ class PatchEmbed(nn.Module):
     def __init__(self, config: ViTConfig) -> None:
         super().__init__()
         self.patch_hw = config.patch_hw
+        self.backbone = Backbone(config.resnet) if config.resnet else None
         self.proj = nn.Conv2d(config.patch_channels, config.hidden, config.patch_hw, stride=config.patch_hw)
-        self.reset_parameters()
+        self._reset_projection()
 
-    def reset_parameters(self) -> None:
-        """Truncated normal of variance 1 / fan-in; the bias at zero."""
+    def _reset_projection(self) -> None:
         lecun_normal_(self.proj.weight)
         assert self.proj.bias is not None
         nn.init.zeros_(self.proj.bias)
 
+    def reset_parameters(self) -> None:
+        """Start the projection (truncated normal of variance 1 / fan-in, zero bias) and the stem anew."""
+        self._reset_projection()
+        if self.backbone is not None:
+            self.backbone.reset_parameters()
+
     def forward(self, images_BCHW: Tensor) -> Tensor:
         """Patch embeddings in raster order, (batch, patches, width).
 
-        A convolution with windows that do not overlap is one matrix product over the cut patches: the same
+        A convolution whose windows do not overlap is one matrix product over the cut patches: the same
             numbers,
-        faster than the convolution on most devices.
+        and no slower than the convolution.
         """
         map_BCHW = images_BCHW.to(self.proj.weight.dtype)
+        if self.backbone is not None:
+            map_BCHW = self.backbone(map_BCHW)
         batch, channels, height, width = map_BCHW.shape
-        (patch_h, patch_w), rows, columns = (
-            self.patch_hw,
-            height // self.patch_hw[0],
-            width // self.patch_hw[1],
-        )
+        patch_h, patch_w = self.patch_hw
+        rows, columns = height // patch_h, width // patch_w
         cut_BCrhcw = map_BCHW.reshape(batch, channels, rows, patch_h, columns, patch_w)
         patches_BPX = cut_BCrhcw.permute(0, 2, 4, 1, 3, 5).reshape(batch, rows * columns, -1)
         return F.linear(patches_BPX, self.proj.weight.flatten(1), self.proj.bias)
 
 
-def _encoder_block(config: ViTConfig, layer: int) -> Block:
+def _plain_block(config: ViTConfig, layer: int) -> Block:
     relative = None
     if config.position == "relative":
         rows, columns = config.grid
@@ -64,6 +73,19 @@ def _encoder_block(config: ViTConfig, layer: int) -> Block:
         norm_eps=config.norm_eps,
         relative=relative,
     )
+
+
+def _encoder_block(config: ViTConfig, layer: int) -> Block | AxialBlock:
+    if config.axial:
+        return AxialBlock(_plain_block(config, layer), _plain_block(config, layer), config.grid)
+    return _plain_block(config, layer)
+
+
+def _head_layers(config: ViTConfig) -> tuple[nn.Module, nn.Module]:
+    """The hidden layer and the final one; each may be missing."""
+    hidden = empty_linear(config.hidden, config.representation) if config.representation else nn.Identity()
+    final = empty_linear(config.feature_width, config.num_classes) if config.num_classes else nn.Identity()
+    return hidden, final
 
 
 class VisionTransformer(nn.Module):
@@ -92,21 +114,16 @@ class VisionTransformer(nn.Module):
         self.classes: tuple[str, ...] | None = None
         self.prefix_tokens = config.prefix_tokens
         self.grid = config.grid
-        width = config.hidden
-        self.patch_embed = PatchEmbed(config)
         if config.head == "token":
-            self.cls_token = nn.Parameter(torch.empty(1, 1, width))
+            self.cls_token = nn.Parameter(torch.empty(1, 1, config.hidden))
         self._build_positions()
+        self.patch_embed = PatchEmbed(config)
         self.dropout = nn.Dropout(config.dropout)
         self.blocks = nn.ModuleList(_encoder_block(config, layer) for layer in range(config.layers))
-        self.norm = nn.LayerNorm(width, eps=config.norm_eps)
-        self.pre_logits = (
-            empty_linear(width, config.representation) if config.representation else nn.Identity()
-        )
-        self.head = (
-            empty_linear(config.feature_width, config.num_classes) if config.num_classes else nn.Identity()
-        )
-        self._reset_own_parameters()
+        self.norm = nn.LayerNorm(config.hidden, eps=config.norm_eps)
+        self.pre_logits, self.head = _head_layers(config)
+        self._reset_tokens()
+        self._reset_head_layers()
 
     def _build_positions(self) -> None:
         config = self.config
@@ -119,13 +136,16 @@ class VisionTransformer(nn.Module):
             if config.head == "token":
                 self.pos_embed_cls = nn.Parameter(torch.empty(tables, 1, config.hidden))
 
-    def _reset_own_parameters(self) -> None:
-        """Class token and head at zero; position tables normal; the hidden head layer truncated normal."""
+    def _reset_tokens(self) -> None:
+        """The class token at zero, tables of positions normal."""
         for name, parameter in self.named_parameters(recurse=False):
             if name == "cls_token":
                 nn.init.zeros_(parameter)
             else:
                 nn.init.normal_(parameter, std=DEVIATION)
+
+    def _reset_head_layers(self) -> None:
+        """The hidden layer as a truncated normal, the final one at zero."""
         if isinstance(self.pre_logits, nn.Linear):
             lecun_normal_(self.pre_logits.weight)
             nn.init.zeros_(self.pre_logits.bias)
@@ -135,12 +155,21 @@ class VisionTransformer(nn.Module):
 
     def reset_parameters(self) -> None:
         """Start the whole model anew, for one that was built on the meta device and then given memory."""
+        self._reset_tokens()
         self.patch_embed.reset_parameters()
         for block in self.blocks:
-            assert isinstance(block, Block)
+            assert isinstance(block, Block | AxialBlock)
             block.reset_parameters()
         self.norm.reset_parameters()
-        self._reset_own_parameters()
+        self._reset_head_layers()
+
+    def reset_head(self, num_classes: int) -> None:
+        """Throw the head away, hidden layer included, for a linear layer at zero (paper: section 3.2)."""
+        self.config = dataclasses.replace(self.config, num_classes=num_classes, representation=None)
+        self.pre_logits, self.head = _head_layers(self.config)
+        self.head.to(self.norm.weight.device, self.norm.weight.dtype)
+        self._reset_head_layers()
+        self.classes = None
 
     def _positions(self, layer: int) -> Tensor | None:
         """Table of positions to be added before a layer, (1, tokens, width); None where there is none."""
@@ -150,13 +179,13 @@ class VisionTransformer(nn.Module):
             return self.pos_embed[table : table + 1]
         if config.position == "learned2d":
             rows, columns = config.grid
-            row_TRCE = self.pos_embed_row[table : table + 1, :, None].expand(-1, -1, columns, -1)
-            column_TRCE = self.pos_embed_column[table : table + 1, None].expand(-1, rows, -1, -1)
-            # The first half tells x, the second y.
-            patches_1PD = torch.cat((column_TRCE, row_TRCE), dim=3).flatten(1, 2)
-            if config.head != "token":
-                return patches_1PD
-            return torch.cat((self.pos_embed_cls[table : table + 1], patches_1PD), dim=1)
+            row_rcX = self.pos_embed_row[table, :, None].expand(-1, columns, -1)
+            column_rcX = self.pos_embed_column[table, None].expand(rows, -1, -1)
+            # Half the width tells x, the other half y.
+            positions_ND = torch.cat((column_rcX, row_rcX), dim=2).flatten(0, 1)
+            if config.head == "token":
+                positions_ND = torch.cat((self.pos_embed_cls[table], positions_ND))
+            return positions_ND[None]
         if config.position == "sincos2d":
             patches_PD = sincos_2d(config.grid, config.hidden, self.norm.weight.device)
             return F.pad(patches_PD, (0, 0, config.prefix_tokens, 0))[None]
@@ -174,13 +203,12 @@ class VisionTransformer(nn.Module):
         Raises:
             UserError: the images are of another size than the model.
         """
-        if images_BCHW.shape[2:] != self.config.image_hw:
-            found, wanted = tuple(images_BCHW.shape[2:]), self.config.image_hw
-            raise UserError(
-                f"the images are {found[0]}x{found[1]} pixels (height x width), the model was built for "
-                f"{wanted[0]}x{wanted[1]}: resize them, or load the model with image_size={found}"
-            )
-        tokens_BND: Tensor = self.patch_embed(images_BCHW)
+        check_image_size(images_BCHW, self.config.image_hw)
+        return self.arrange(self.patch_embed(images_BCHW))
+
+    def arrange(self, patches_BPD: Tensor) -> Tensor:
+        """Patch embeddings as the encoder's input: all of `embed` that comes after the projection."""
+        tokens_BND = patches_BPD
         if self.config.head == "token":
             cls_B1D = self.cls_token.to(tokens_BND.dtype).expand(len(tokens_BND), -1, -1)
             tokens_BND = torch.cat((cls_B1D, tokens_BND), dim=1)

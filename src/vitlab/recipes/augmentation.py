@@ -15,9 +15,10 @@ class Augmentation:
     """Training augmentation: a crop, then a mirror image in half of the cases.
 
     Attributes:
-        crop: "inception" cuts a random box and resizes it to the model's input, as the paper's pretraining does;
-            "pad" prepares the image as for evaluation, adds `pad` black pixels on every side and cuts the
-            model's input out at a random place, which suits images of 28 x 28 pixels; "none" only prepares.
+        crop: "inception" cuts a random box and resizes it to the model's input, as the paper's pretraining
+            does; "pad" prepares the image as for evaluation, adds `pad` black pixels on every side and cuts
+            the model's input out at a random place, which suits images of 28 x 28 pixels; "none" only
+            prepares.
         area: smallest and largest share of the image that an inception crop keeps.
         aspect: smallest and largest width / height of an inception crop.
         pad: black pixels on every side before a pad crop.

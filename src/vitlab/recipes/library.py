@@ -36,9 +36,7 @@ def find(name_or_file: str) -> Recipe:
     path = Path(name_or_file)
     if path.suffix == ".toml" or path.is_file():
         return _read(path)
-    raise unknown_name(
-        "recipe", name_or_file, names(), listing="`vitlab recipes` lists them; a TOML file works too"
-    )
+    raise unknown_name("recipe", name_or_file, names(), listing="`vitlab recipes` lists them; a TOML file works too")
 
 
 def _read(path: Path) -> Recipe:

@@ -157,9 +157,7 @@ def with_changes(recipe: Recipe, assignments: Iterable[str]) -> Recipe:
     for assignment in assignments:
         path, equals, text = assignment.partition("=")
         if not equals:
-            raise UserError(
-                f"--set {assignment}: write it as key.path=value, such as optimizer.learning_rate=1e-3"
-            )
+            raise UserError(f"--set {assignment}: write it as key.path=value, such as optimizer.learning_rate=1e-3")
         _assign(values, path.strip(), _toml_value(text.strip()))
     return from_values(values, "--set")
 
@@ -175,14 +173,8 @@ def _assign(values: dict[str, Any], path: str, value: Any) -> None:
     for parent in parents:
         inside = inside.get(parent) if isinstance(inside, dict) else None
     free_form = parents == ["model", "options"]
-    if (
-        not isinstance(inside, dict)
-        or (last not in inside and not free_form)
-        or isinstance(inside.get(last), dict)
-    ):
-        raise unknown_name(
-            "key", path, key_paths(), listing="`vitlab recipes show NAME` lists the keys of a recipe"
-        )
+    if not isinstance(inside, dict) or (last not in inside and not free_form) or isinstance(inside.get(last), dict):
+        raise unknown_name("key", path, key_paths(), listing="`vitlab recipes show NAME` lists the keys of a recipe")
     inside[last] = value
     if path in ("steps", "epochs"):
         values["epochs" if path == "steps" else "steps"] = None

@@ -114,7 +114,7 @@ def configure(model: str | ModelConfig, options: Mapping[str, object]) -> ModelC
         UserError: an unknown name or option (the nearest ones are given), or values that do not fit together.
     """
     if isinstance(model, str):
-        kind, fields = _named(model.strip())
+        kind, fields = _named(" ".join(model.split()))
     else:
         kind = type(model)
         fields = {field.name: getattr(model, field.name) for field in dataclasses.fields(model)}

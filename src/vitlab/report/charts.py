@@ -81,9 +81,7 @@ def line_chart(title: str, lines: Sequence[Series], *, percent: bool = False) ->
         (number % COLOURS, _line_name(line.name), number_text(line.last, percent=percent))
         for number, line in enumerate(lines)
     )
-    words = f"{title} over {_count(last)} steps: " + ", ".join(
-        f"{name} ends at {end}" for _, name, end in legend
-    )
+    words = f"{title} over {_count(last)} steps: " + ", ".join(f"{name} ends at {end}" for _, name, end in legend)
     svg = Markup('<svg viewBox="0 0 {} {}" role="img" aria-label="{}">{}</svg>').format(
         WIDTH, HEIGHT, words, Markup("").join(marks)
     )
@@ -126,8 +124,7 @@ def _grid(axis: _Axis, ticks: Sequence[float], *, percent: bool) -> list[Markup]
         '<text x="{}" y="{y:.1f}" dy="0.34em" text-anchor="end">{}</text>'
     )
     return [
-        mark.format(LEFT, RIGHT, LEFT - 8, _tick_text(tick, ticks, percent=percent), y=axis.at(tick))
-        for tick in ticks
+        mark.format(LEFT, RIGHT, LEFT - 8, _tick_text(tick, ticks, percent=percent), y=axis.at(tick)) for tick in ticks
     ]
 
 
@@ -160,9 +157,7 @@ def _count(steps: float) -> str:
 
 def _line(number: int, line: Series, horizontal: _Axis, vertical: _Axis, percent: bool) -> Markup:
     colour = number % COLOURS
-    places = [
-        (horizontal.at(step), vertical.at(value)) for step, value in zip(line.steps, line.values, strict=True)
-    ]
+    places = [(horizontal.at(step), vertical.at(value)) for step, value in zip(line.steps, line.values, strict=True)]
     path = " ".join(f"{x:.1f},{y:.1f}" for x, y in places)
     drawn = Markup('<polyline class="line-{}" points="{}"/>').format(colour, path)
     if len(places) > DOTS_UP_TO:
@@ -172,9 +167,7 @@ def _line(number: int, line: Series, horizontal: _Axis, vertical: _Axis, percent
         f"step {_count(step)}: {number_text(value, percent=percent)}"
         for step, value in zip(line.steps, line.values, strict=True)
     ]
-    return drawn + Markup("").join(
-        dot.format(colour, x, y, text) for (x, y), text in zip(places, said, strict=True)
-    )
+    return drawn + Markup("").join(dot.format(colour, x, y, text) for (x, y), text in zip(places, said, strict=True))
 
 
 def _words(name: str) -> str:

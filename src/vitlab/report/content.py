@@ -3,7 +3,7 @@
 import base64
 import json
 import tomllib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
@@ -33,7 +33,16 @@ class Headline:
 
 @validated(frozen=True, config=STRICT)
 class Table:
-    """One file of results: a table to be shown as it is, and its headline numbers."""
+    """One file of results: a table to be shown as it is, and its headline numbers.
+
+    Attributes:
+        title: what was measured, on what.
+        columns, rows: the table.
+        summary: what it shows, in a sentence.
+        notes: what to know beside it.
+        headline: what to show large.
+        numbers: the results unrounded, for programs; not shown.
+    """
 
     title: str
     columns: tuple[str, ...] = ()
@@ -41,6 +50,7 @@ class Table:
     summary: str | None = None
     notes: tuple[str, ...] = ()
     headline: tuple[Headline, ...] = ()
+    numbers: dict[str, Any] = field(default_factory=dict)
 
     @model_validator(mode="after")
     def _rows_fit(self) -> Self:
@@ -218,9 +228,7 @@ def _read_bytes(path: Path, limit: int) -> bytes:
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror}") from None
     if len(data) > limit:
-        raise UserError(
-            f"{path} is larger than {limit // 2**20} MiB, too large for a report: make it smaller"
-        )
+        raise UserError(f"{path} is larger than {limit // 2**20} MiB, too large for a report: make it smaller")
     return data
 
 

@@ -46,9 +46,7 @@ def series_of(text: str, where: str) -> tuple[Series, ...]:
         for name, value in values.items():
             if name not in NOT_CURVES and _is_finite(value):
                 points.setdefault(name, {})[float(values["step"])] = float(value)
-    return tuple(
-        Series(name, tuple(sorted(of)), tuple(of[step] for step in sorted(of))) for name, of in points.items()
-    )
+    return tuple(Series(name, tuple(sorted(of)), tuple(of[step] for step in sorted(of))) for name, of in points.items())
 
 
 def thinned(series: Series, points: int = MAX_POINTS) -> Series:
@@ -79,9 +77,7 @@ def _parse(line: str, where: str, *, torn: bool) -> Mapping[str, Any]:
     except (ValueError, RecursionError):  # ValueError: also of numbers with thousands of digits
         if torn:
             return {}
-        raise UserError(
-            f"{where} is not valid JSON: the file was changed after the run; mend the line"
-        ) from None
+        raise UserError(f"{where} is not valid JSON: the file was changed after the run; mend the line") from None
     if not isinstance(values, dict) or not _is_finite(values.get("step")):
         raise UserError(f'{where} is not a JSON object with a "step": mend the line')
     return values

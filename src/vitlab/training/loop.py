@@ -2,13 +2,15 @@
 
 import time
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from vitlab import weights
 from vitlab.data import loader
 from vitlab.data.sources import Source
+from vitlab.models.build import Model
 from vitlab.recipes.preprocessing import Preprocessing
 from vitlab.recipes.schema import Recipe
 from vitlab.runtime import Runtime, seeded
@@ -19,7 +21,7 @@ from vitlab.training.progress import Display, Moment
 from vitlab.training.run_directory import RunDirectory
 from vitlab.training.step import Diverged, StepResult, update
 
-Hook = Callable[[int, nn.Module], dict[str, float]]
+Hook = Callable[[int, Model], dict[str, float]]
 
 
 class TrainingFailed(Exception):
@@ -28,7 +30,7 @@ class TrainingFailed(Exception):
 
 def train(
     recipe: Recipe,
-    model: nn.Module,
+    model: Model,
     preprocessing: Preprocessing,
     source: Source,
     run: RunDirectory,
@@ -36,7 +38,7 @@ def train(
     runtime: Runtime,
     display: Display,
     hooks: Sequence[Hook] = (),
-) -> nn.Module:
+) -> Model:
     """Train `model` by `recipe` from the newest checkpoint of `run`, or from the start.
 
     Args:
@@ -65,7 +67,7 @@ def train(
     run.forget_after(first)
     batches = loader.training_batches(
         source, preprocessing, recipe.augmentation,
-        batch_size=recipe.batch_size, seed=recipe.seed, first_step=first, steps=total - first,
+        batch_size=recipe.batch_size, seed=recipe.seed, first_step=first, steps=total,
     )  # fmt: skip
     meter = _Meter(images_per_step=recipe.batch_size)
     with watching() as request:
@@ -78,14 +80,14 @@ def train(
             if at_end or step % recipe.log_every == 0:
                 _report(run, display, meter.read(step, rate))
             if at_end or (recipe.evaluate_every and step % recipe.evaluate_every == 0):
-                _run_hooks(hooks, step, state, run, display)
+                _run_hooks(hooks, step, model, average, run, display)
                 meter.restart_clock()
             stopping = request.signal is not None
             if at_end or stopping or (recipe.checkpoint_every and step % recipe.checkpoint_every == 0):
                 save_checkpoint(run.checkpoints, step, state)
             if request.signal is not None and not at_end:
                 raise Interrupted(request.signal, step)
-    return _finish(state, run)
+    return _finish(model, average, run)
 
 
 def _one_step(
@@ -117,13 +119,17 @@ def _one_step(
     return result
 
 
-def _run_hooks(hooks: Sequence[Hook], step: int, state: TrainingState, run: RunDirectory, display: Display) -> None:
+def _run_hooks(
+    hooks: Sequence[Hook],
+    step: int,
+    model: Model,
+    average: PolyakAverage | None,
+    run: RunDirectory,
+    display: Display,
+) -> None:
     for hook in hooks:
-        if state.average is not None:
-            with state.average.lent_to(state.model):
-                numbers = hook(step, state.model)
-        else:
-            numbers = hook(step, state.model)
+        with average.lent_to(model) if average is not None else nullcontext():
+            numbers = hook(step, model)
         run.log(step=step, **numbers)
         display.say(f"step {step}: " + "  ".join(f"{name} {value:.4g}" for name, value in numbers.items()))
 
@@ -136,14 +142,11 @@ def _report(run: RunDirectory, display: Display, moment: Moment) -> None:
     display.show(moment)
 
 
-def _finish(state: TrainingState, run: RunDirectory) -> nn.Module:
-    if state.average is not None and state.average.updates:
-        with state.average.lent_to(state.model):
-            weights.save_model(state.model, run.model)
-        state.model.load_state_dict(state.average.weights(), strict=False)
-    else:
-        weights.save_model(state.model, run.model)
-    return state.model
+def _finish(model: Model, average: PolyakAverage | None, run: RunDirectory) -> Model:
+    if average is not None and average.updates:
+        average.give_to(model)
+    weights.save_model(model, run.model)
+    return model
 
 
 @dataclass

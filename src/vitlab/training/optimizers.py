@@ -60,12 +60,16 @@ class PolyakAverage:
         correction = 1 - self.decay**self.updates
         return {name: value / correction for name, value in self.sums.items()}
 
+    def give_to(self, model: nn.Module) -> None:
+        """The model has the averaged weights from now on."""
+        _copy(self.weights(), model)
+
     @contextmanager
     def lent_to(self, model: nn.Module) -> Iterator[None]:
         """Inside, the model has the averaged weights; after, its own again, bit for bit."""
         own = {name: value.detach().clone() for name, value in _averaged(model)}
         try:
-            _copy(self.weights(), model)
+            self.give_to(model)
             yield
         finally:
             _copy(own, model)

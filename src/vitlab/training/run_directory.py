@@ -1,6 +1,6 @@
 """A run's directory: what was run, on what, how it went, and what came out.
 
-    recipe.toml  environment.json  metrics.jsonl  checkpoints/step-N/  model/  results/*.json  figures/  report.html
+recipe.toml  environment.json  metrics.jsonl  checkpoints/step-N/  model/  results/*.json  figures/  report.html
 """
 
 import fcntl
@@ -8,7 +8,7 @@ import json
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -67,7 +67,9 @@ def read_metrics(run: Path) -> list[dict[str, Any]]:
 
 
 @contextmanager
-def open_run(path: Path, recipe: Recipe, *, data: str, environment: dict[str, Any], resume: bool) -> Iterator[RunDirectory]:
+def open_run(
+    path: Path, recipe: Recipe, *, data: str, environment: dict[str, Any], resume: bool
+) -> Iterator[RunDirectory]:
     """Make or reopen a run's directory, for this process alone.
 
     A new directory in which nothing was saved is removed again if the user's mistake ends the run.
@@ -79,41 +81,51 @@ def open_run(path: Path, recipe: Recipe, *, data: str, environment: dict[str, An
         environment: what the result depends on beside the recipe.
         resume: go on with what stands there; otherwise the directory must be new or empty.
     """
-    fresh = not (path / RECIPE).exists()
-    if fresh and path.exists() and (not path.is_dir() or any(entry.name != LOCK for entry in path.iterdir())):
+    if path.exists() and (not path.is_dir() or not _is_run_or_empty(path)):
         raise UserError(f"{path} is in the way: it is not a run directory; choose another --out")
-    if not fresh and not resume:
-        raise UserError(f"{path} holds a run already: go on with it by --resume, or choose another --out")
+    lock = _take_lock(path)
+    try:
+        fresh = not (path / RECIPE).exists()
+        if not fresh and not resume:
+            raise UserError(f"{path} holds a run already: go on with it by --resume, or choose another --out")
+        with _removed_if_nothing_was_saved(path) if fresh else nullcontext():
+            if fresh:
+                files.write_json(path / "environment.json", {**environment, "data": data})
+                files.write_text(path / RECIPE, to_toml(recipe))
+            else:
+                _check_same(path, recipe, data)
+            yield RunDirectory(path)
+    finally:
+        os.close(lock)
+
+
+def _is_run_or_empty(path: Path) -> bool:
+    return (path / RECIPE).exists() or all(entry.name == LOCK for entry in path.iterdir())
+
+
+def _take_lock(path: Path) -> int:
     try:
         path.mkdir(parents=True, exist_ok=True)
         lock = os.open(path / LOCK, os.O_RDWR | os.O_CREAT, 0o644)
     except OSError as error:
         raise UserError(f"cannot write to {path}: {error.strerror}; choose another --out") from None
     try:
-        _take(lock, path)
-        if fresh:
-            files.write_json(path / "environment.json", {**environment, "data": data})
-            files.write_text(path / RECIPE, to_toml(recipe))
-        else:
-            _check_same(path, recipe, data)
-        yield RunDirectory(path)
-    except UserError:
-        if fresh and not any((path / "checkpoints").glob("step-*")) and not (path / "model").exists():
-            shutil.rmtree(path, ignore_errors=True)
-        raise
-    finally:
-        os.close(lock)
-
-
-def _take(lock: int, path: Path) -> None:
-    try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
-        raise RunInUse(f"{path} is in use by another process: wait for it to end, or choose another --out") from None
+        os.close(lock)
+        raise UserError(f"{path} is in use by another process: wait for it to end, or choose another --out") from None
+    return lock
 
 
-class RunInUse(UserError):
-    """Another process trains in the directory."""
+@contextmanager
+def _removed_if_nothing_was_saved(path: Path) -> Iterator[None]:
+    """A user's mistake that shows only when training begins leaves no run behind, unless there is something to keep."""
+    try:
+        yield
+    except UserError:
+        if not any((path / "checkpoints").glob("step-*")) and not (path / "model").exists():
+            shutil.rmtree(path, ignore_errors=True)
+        raise
 
 
 def _check_same(path: Path, recipe: Recipe, data: str) -> None:

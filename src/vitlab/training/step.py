@@ -43,9 +43,10 @@ def update(
         logits_BK = model(images_BCHW)
     loss = objectives.loss(logits_BK, labels_B, objective)
     loss.backward()  # type: ignore[no-untyped-call]
+    loss = loss.detach()
     norm = torch.nn.utils.clip_grad_norm_(model.parameters(), clip_norm or float("inf"), foreach=True)
     if not bool(torch.isfinite(loss) & torch.isfinite(norm)):
         raise Diverged(f"loss {float(loss):g}, gradient norm {float(norm):g}")
     optimizer.step()
     accuracy = (logits_BK.detach().argmax(-1) == labels_B).float().mean()
-    return StepResult(loss.detach(), accuracy, norm)
+    return StepResult(loss, accuracy, norm)

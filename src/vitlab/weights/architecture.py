@@ -26,7 +26,8 @@ class Known:
         gelu: the flavour this format implies or its config names.
         norm_eps: of the layer normalisations.
         heads: number of attention heads.
-        image_size: that the weights are for.
+        image_size: that the weights are for, as their own config says.
+        asked: the image size that the caller wants; taken for the weights' own only where nothing else fits.
     """
 
     where: str
@@ -34,6 +35,7 @@ class Known:
     norm_eps: float = 1e-6
     heads: int | None = None
     image_size: Size | None = None
+    asked: Size | None = None
 
 
 def shapes_after(parts: Mapping[str, Part], shapes: Mapping[str, Shape], where: str) -> dict[str, Shape]:
@@ -67,15 +69,13 @@ def vit_config(shapes: Mapping[str, Shape], known: Known) -> ViTConfig:
     stem = _stem(shapes, known)
     layers = count(shapes, r"blocks\.(\d+)\.norm1\.weight", known)
     representation = shapes.get("pre_logits.weight", (None,))[0]
-    stride = stem.stride if stem else 1
-    token_hw = (patches[2] * stride, patches[3] * stride)
     return ViTConfig(
         patch=(patches[2], patches[3]),
         hidden=hidden,
         layers=layers,
         mlp=_shape(shapes, "blocks.0.mlp.fc1.weight", 2, known)[0],
         heads=known.heads or _heads(hidden, known),
-        image_size=_image_size(shapes, token_hw, known),
+        image_size=_image_size(shapes, token_size(shapes, known), known),
         num_classes=shapes.get("head.weight", (0,))[0],
         head="token" if "cls_token" in shapes else "gap",
         representation=representation,
@@ -96,7 +96,7 @@ def resnet_config(shapes: Mapping[str, Shape], known: Known) -> ResNetConfig:
     return ResNetConfig(
         blocks=blocks,
         width=_shape(shapes, "stem.conv.weight", 4, known)[0] / 64,
-        image_size=known.image_size or USUAL_IMAGE_SIZE,
+        image_size=known.image_size or known.asked or USUAL_IMAGE_SIZE,
         num_classes=shapes.get("head.fc.weight", (0,))[0],
     )
 
@@ -117,23 +117,46 @@ def count(names: Iterable[str], pattern: str, known: Known) -> int:
     return len(numbers)
 
 
-def grid_of(patches: int, token_hw: tuple[int, int], image_size: Size | None) -> tuple[int, int] | None:
-    """Rows and columns of `patches` positions: those of `image_size` if they fit, else a square, else None."""
-    if image_size is not None:
-        height, width = height_and_width(image_size)
-        rows, columns = height // token_hw[0], width // token_hw[1]
-        if rows * columns == patches:
-            return rows, columns
-    side = math.isqrt(patches)
-    return (side, side) if side * side == patches and patches else None
+def grid_of(patches: int, token_hw: tuple[int, int], known: Known) -> tuple[int, int] | None:
+    """Rows and columns of `patches` positions: as the weights' config says, else a square, else what was asked for."""
+    side = math.isqrt(max(0, patches))
+    square = [(side * token_hw[0], side * token_hw[1])]
+    for size in [known.image_size, *square, known.asked]:
+        if size is not None:
+            height, width = height_and_width(size)
+            rows, columns = height // max(1, token_hw[0]), width // max(1, token_hw[1])
+            if rows * columns == patches and patches > 0:
+                return rows, columns
+    return None
+
+
+def token_size(shapes: Mapping[str, Shape], known: Known) -> tuple[int, int]:
+    """Height and width in input pixels from one token to the next."""
+    patches, stem = _shape(shapes, "patch_embed.proj.weight", 4, known), _stem(shapes, known)
+    stride = stem.stride if stem else 1
+    return patches[2] * stride, patches[3] * stride
+
+
+def as_size(value: object) -> Size | None:
+    """An image size out of a JSON file: an int or [height, width], None for anything else."""
+    sides = value if isinstance(value, list) else [value]
+    whole = [side for side in sides if isinstance(side, int) and not isinstance(side, bool) and side > 0]
+    if len(whole) != len(sides) or len(whole) not in (1, 2):
+        return None
+    return (whole[0], whole[-1])
+
+
+def has_class_row(tokens: int, token_hw: tuple[int, int], known: Known) -> bool:
+    """Whether the first of `tokens` positions is the class token's: the rest, and not the whole, makes up a grid."""
+    return grid_of(tokens - 1, token_hw, known) is not None or grid_of(tokens, token_hw, known) is None
 
 
 def _image_size(shapes: Mapping[str, Shape], token_hw: tuple[int, int], known: Known) -> tuple[int, int]:
     if "pos_embed" not in shapes:
-        return height_and_width(known.image_size or USUAL_IMAGE_SIZE)
+        return height_and_width(known.image_size or known.asked or USUAL_IMAGE_SIZE)
     tokens = _shape(shapes, "pos_embed", 3, known)[1]
     patches = tokens - (1 if "cls_token" in shapes else 0)
-    grid = grid_of(patches, token_hw, known.image_size)
+    grid = grid_of(patches, token_hw, known)
     if grid is None:
         raise UserError(
             f"{known.where}: {patches} patch positions are not a square grid, which the arrays alone cannot tell; "

@@ -4,7 +4,7 @@ import dataclasses
 import logging
 import math
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 import torch
 
@@ -42,10 +42,16 @@ def assemble(
     ignored = HEADS if new_head else ()
     expected = {name: shape for name, shape in shapes_of(plan.config).items() if name not in ignored}
     check_arrays(file, plan, expected, ignored)
+    if plan.classes is not None and len(plan.classes) != plan.config.num_classes:
+        raise UserError(
+            f"{file.where}: config.json names {len(plan.classes)} classes, the head has {plan.config.num_classes}; "
+            "correct the names or take them out"
+        )
     config = _target(plan.config, num_classes if new_head else None, image_size)
     for reason, count in Counter(plan.dropped.values()).items():
         log.info("%s: %d arrays left out: %s", file.where, count, reason)
-    state = {name: _finite(file, plan, name) for name in expected}
+    read = _reader(file, plan)
+    state = {name: _finite(file, plan, name, read) for name in expected}
     _warn_of_zero_head(state, file.where)
     state |= {name: torch.zeros(shape) for name, shape in shapes_of(config).items() if name in ignored}
     model = _filled(config, _resampled(state, plan.config, config, file.where))
@@ -142,8 +148,24 @@ def _target(config: ModelConfig, num_classes: int | None, image_size: Size | Non
     return configure(config, options)
 
 
-def _finite(file: TensorFile, plan: Plan, name: str) -> torch.Tensor:
-    tensor = plan.parts[name].tensor(file.read).contiguous()
+def _reader(file: TensorFile, plan: Plan) -> Callable[[str], torch.Tensor]:
+    """Stacked layers are one array that many parts are made of: read once, and let go with the last."""
+    uses = Counter(source for part in plan.parts.values() for source in part.names)
+    held: dict[str, torch.Tensor] = {}
+
+    def read(name: str) -> torch.Tensor:
+        uses[name] -= 1
+        tensor = held.pop(name) if name in held else file.read(name)
+        if uses[name] > 0:
+            held[name] = tensor
+        return tensor
+
+    return read
+
+
+def _finite(file: TensorFile, plan: Plan, name: str, read: Callable[[str], torch.Tensor]) -> torch.Tensor:
+    # A copy where the part is a view: a slice must not keep a whole stack of layers alive.
+    tensor = plan.parts[name].tensor(read).clone(memory_format=torch.contiguous_format)
     if not torch.isfinite(tensor).all():
         bad = int((~torch.isfinite(tensor)).sum())
         sources = listed(plan.parts[name].names)

@@ -91,15 +91,15 @@ def state_of(model: Model) -> dict[str, Tensor]:
     A table of fixed or two-dimensional positions, or of zeros where there are none, gives the same outputs.
     """
     state = {name: tensor.detach().cpu() for name, tensor in model.state_dict().items()}
-    config = model.config
-    if isinstance(config, ViTConfig) and config.position != "learned":
+    if isinstance(model, VisionTransformer) and model.config.position != "learned":
         for name in ("pos_embed_row", "pos_embed_column", "pos_embed_cls"):
             state.pop(name, None)
-        state["pos_embed"] = _table(model, config)
+        state["pos_embed"] = _table(model)
     return state
 
 
-def _table(model: VisionTransformer, config: ViTConfig) -> Tensor:
+def _table(model: VisionTransformer) -> Tensor:
+    config = model.config
     if config.position == "learned2d":
         rows, columns = config.grid
         row_1RCE = model.pos_embed_row.detach()[:1, :, None].expand(-1, -1, columns, -1)

@@ -3,27 +3,179 @@
 Out goes the original's numbering (paper facts: checkpoints), whichever came in.
 """
 
+import dataclasses
 import io
+import logging
 import re
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
-import torch
+from torch import Tensor
 
 from vitlab.errors import UserError
 from vitlab.files import write_bytes
 from vitlab.models.build import Model
 from vitlab.recipes.configs import ViTConfig
 from vitlab.recipes.preprocessing import Preprocessing
-from vitlab.weights import layouts
-from vitlab.weights.architecture import MOST_LAYERS, Known, grid_of, resnet_config, shapes_after, vit_config
+from vitlab.weights import flax_rows, layouts
+from vitlab.weights.architecture import (
+    MOST_LAYERS,
+    Known,
+    has_class_row,
+    resnet_config,
+    shapes_after,
+    token_size,
+    vit_config,
+)
 from vitlab.weights.exporting import Holds, check_holds, state_of
-from vitlab.weights.plan import Part, Plan, Settings
-from vitlab.weights.tensors import Shape, shown
+from vitlab.weights.flax_rows import LINEN, ORIGINAL, PATCH_POSITIONS, POSITIONS, Row
+from vitlab.weights.plan import Part, Plan, Settings, as_is
+from vitlab.weights.tensors import Shape
 
+log = logging.getLogger(__name__)
+
+HOLDS = Holds("flax", gelus=["tanh"], norm_eps=1e-6, preprocessing=Preprocessing())
 PREFIXES = ("params/", "opt/target/", "optimizer/target/")
-TENSORFLOW = "resnet/"
-BLOCK = re.compile(r"Transformer/encoderblock(?:_(?P<layer>\d+))?/(?P<inner>.+)")
-ATTENTION = r"MultiHeadDotProductAttention_[01]"
-...
+SCANNED = "Transformer/encoderblock"
+# TensorFlow numbers layers of one name in the order of their making; some BiT files keep these numbers.
+NUMBERED = re.compile(r"/(standardized_conv2d|group_norm|conv2d)_\d+(?=/|$)")
+
+
+def recognise(shapes: Mapping[str, Shape]) -> bool:
+    """Whether the names are those of a Flax ViT or a BiT ResNet."""
+    bare = {name.removeprefix(_prefix(shapes)) for name in shapes}
+    return any(name.startswith(("Transformer/encoder", "resnet/root_block/")) for name in bare)
+
+
+def plan(shapes: Mapping[str, Shape], settings: Settings) -> Plan:
+    """The model that the arrays fit; its grid from a square test, or from the image size that was asked for.
+
+    Raises:
+        UserError: no whole model.
+    """
+    prefix = _prefix(shapes)
+    # Our names for theirs: without prefix, without TensorFlow's numbers.
+    names = {NUMBERED.sub(r"/\1", name.removeprefix(prefix)): name for name in shapes if name.startswith(prefix)}
+    dropped = {name: "training state beside the parameters" for name in shapes if not name.startswith(prefix)}
+    known = Known(settings.where, gelu="tanh", heads=_heads(shapes), asked=settings.image_size)
+    if "resnet/root_block/standardized_conv2d/kernel" in names:
+        parts = _parts(flax_rows.resnet(_units(names, r"resnet/block(\d+)/unit(\d+)/.*")), names)
+        config = resnet_config(shapes_after(parts, shapes, settings.where), known)
+        return Plan("a BiT checkpoint", config, parts, Preprocessing(), dropped)
+    parts = _vit_parts(names, shapes, known)
+    vit = vit_config(shapes_after(parts, shapes, settings.where), known)
+    if vit.position == "none" and not _is_original(names):
+        # big_vision's fixed positions are not parameters, and it has no way to do without any.
+        log.info("%s: no position embeddings: taken for big_vision's fixed ones, sincos2d", settings.where)
+        vit = dataclasses.replace(vit, position="sincos2d")
+    return Plan("a Flax ViT", vit, parts, Preprocessing(), dropped)
+
+
+def save(model: Model, path: Path) -> None:
+    """Write a .npz under the original's names; BiT ResNets under TensorFlow's.
+
+    Raises:
+        UserError: the model has parts that these files have no place for.
+    """
+    check_holds(model, HOLDS)
+    if path.is_dir():
+        raise UserError(f"{path}: is a folder, flax is one file; give a name such as model.npz")
+    config, state = model.config, state_of(model)
+    if isinstance(config, ViTConfig):
+        rows = [*flax_rows.TOP, Row("pos_embed", (POSITIONS,))]
+        for layer in range(config.layers):
+            rows += flax_rows.block(f"blocks.{layer}", f"{SCANNED}_{layer}", ORIGINAL)
+        rows += flax_rows.stem(config.resnet.blocks) if config.resnet else []
+        heads = config.heads
+    else:
+        rows, heads = flax_rows.resnet(config.blocks), 0
+    write_bytes(path, _npz(rows, state, heads))
+
+
+def _npz(rows: Iterable[Row], state: dict[str, Tensor], heads: int) -> bytes:
+    arrays = {}
+    for row in rows:
+        if row.ours in state:
+            for name, tensor in zip(row.theirs, row.go(state.pop(row.ours), heads), strict=True):
+                arrays[name] = np.ascontiguousarray(tensor.numpy())
+    assert not state, f"no place for {sorted(state)}"
+    buffer = io.BytesIO()
+    np.savez(buffer, allow_pickle=False, **arrays)
+    return buffer.getvalue()
+
+
+def _prefix(names: Iterable[str]) -> str:
+    every = list(names)
+    return next((prefix for prefix in PREFIXES if any(name.startswith(prefix) for name in every)), "")
+
+
+def _heads(shapes: Mapping[str, Shape]) -> int | None:
+    """Flax keeps the heads apart: the second last axis of a query's bias, whether stacked or not."""
+    return next((shape[-2] for name, shape in shapes.items() if name.endswith("/query/bias") and len(shape) > 1), None)
+
+
+def _is_original(names: Iterable[str]) -> bool:
+    return any("/MlpBlock_3/" in name for name in names)
+
+
+def _parts(rows: Iterable[Row], names: Mapping[str, str]) -> dict[str, Part]:
+    return {
+        row.ours: Part(tuple(names[name] for name in row.theirs), row.come)
+        for row in rows
+        if all(name in names for name in row.theirs)
+    }
+
+
+def _vit_parts(names: Mapping[str, str], shapes: Mapping[str, Shape], known: Known) -> dict[str, Part]:
+    numbering = ORIGINAL if _is_original(names) else LINEN
+    rows = [*flax_rows.TOP, *flax_rows.stem(_units(names, r"block(\d+)/unit(\d+)/.*"))]
+    for layer in range(_largest(names, rf"{SCANNED}_(\d+)/.*") + 1):
+        rows += flax_rows.block(f"blocks.{layer}", f"{SCANNED}_{layer}", numbering)
+    parts = _parts(rows, names)
+    for row in flax_rows.block("{}", SCANNED, numbering):
+        if all(name in names for name in row.theirs):
+            parts |= _scanned(row, names, shapes)
+    return parts | _positions(parts, names, shapes, known)
+
+
+def _scanned(row: Row, names: Mapping[str, str], shapes: Mapping[str, Shape]) -> dict[str, Part]:
+    """One part for every layer of arrays that are stacked along a first axis."""
+    sources = tuple(names[name] for name in row.theirs)
+    layers = min(MOST_LAYERS, *(shapes[source][0] if shapes[source] else 0 for source in sources))
+
+    def layer_of(layer: int) -> Callable[..., Tensor]:
+        return lambda *stacks: row.come(*(stack[layer] for stack in stacks))
+
+    return {row.ours.format(layer): Part(sources, layer_of(layer)) for layer in range(layers)}
+
+
+def _positions(
+    parts: Mapping[str, Part], names: Mapping[str, str], shapes: Mapping[str, Shape], known: Known
+) -> dict[str, Part]:
+    name = names.get(POSITIONS) or names.get(PATCH_POSITIONS)
+    if name is None:
+        return {}
+    make = as_is
+    if "cls_token" in parts and len(shapes[name]) == 3:
+        token_hw = token_size(shapes_after(parts, shapes, known.where), known)
+        if PATCH_POSITIONS in names or not has_class_row(shapes[name][1], token_hw, known):
+            make = layouts.without_class_row
+    return {"pos_embed": Part((name,), make)}
+
+
+def _units(names: Iterable[str], pattern: str) -> Sequence[int]:
+    """Units of every stage, counted by the largest number."""
+    most: Counter[int] = Counter()
+    for name in names:
+        if match := re.fullmatch(pattern, name):
+            stage, unit = int(match[1]), int(match[2])
+            if stage <= MOST_LAYERS and unit <= MOST_LAYERS:
+                most[stage] = max(most[stage], unit)
+    return [most[stage] for stage in range(1, max(most, default=0) + 1)]
+
+
+def _largest(names: Iterable[str], pattern: str) -> int:
+    numbers = [int(match[1]) for name in names if (match := re.fullmatch(pattern, name))]
+    return max((number for number in numbers if number < MOST_LAYERS), default=-1)

@@ -39,12 +39,12 @@ def qkv_bias_from_flax(query_HE: Tensor, key_HE: Tensor, value_HE: Tensor) -> Te
 
 def qkv_weight_to_flax(weight_3DxD: Tensor, heads: int) -> tuple[Tensor, ...]:
     """The inverse of `qkv_weight_from_flax`."""
-    return tuple(part.mT.unflatten(1, (heads, -1)) for part in weight_3DxD.chunk(3))
+    return tuple(part.mT.reshape(part.shape[1], heads, -1) for part in weight_3DxD.chunk(3))
 
 
 def qkv_bias_to_flax(bias_3D: Tensor, heads: int) -> tuple[Tensor, ...]:
     """The inverse of `qkv_bias_from_flax`."""
-    return tuple(part.unflatten(0, (heads, -1)) for part in bias_3D.chunk(3))
+    return tuple(part.reshape(heads, -1) for part in bias_3D.chunk(3))
 
 
 def out_weight_from_flax(kernel_HED: Tensor) -> Tensor:
@@ -54,7 +54,7 @@ def out_weight_from_flax(kernel_HED: Tensor) -> Tensor:
 
 def out_weight_to_flax(weight_DD: Tensor, heads: int) -> Tensor:
     """The inverse of `out_weight_from_flax`."""
-    return weight_DD.mT.unflatten(0, (heads, -1))
+    return weight_DD.mT.reshape(heads, -1, weight_DD.shape[0])
 
 
 def stacked(*parts: Tensor) -> Tensor:

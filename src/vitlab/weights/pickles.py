@@ -57,7 +57,7 @@ class Name:
     name: str
 
 
-class Unknown(Exception):
+class UnknownError(Exception):
     """An instruction that no dictionary of tensors needs."""
 
 
@@ -92,7 +92,7 @@ def outline(where: str, data: bytes) -> Any:
                 "state_dict alone, or as safetensors"
             )
         return _followed(data)
-    except (Unknown, ValueError, IndexError, KeyError, TypeError, OverflowError, AttributeError) as error:
+    except (UnknownError, ValueError, IndexError, KeyError, TypeError, OverflowError, AttributeError) as error:
         raise UserError(
             f"{where}: a damaged PyTorch file, or not one of tensors ({shown(str(error))})"
         ) from error
@@ -121,7 +121,7 @@ def _globals(data: bytes) -> Iterator[str]:
 
 def _followed(data: bytes) -> Any:
     stack: list[Any] = []
-    memo: dict[int, Any] = {}
+    memo: dict[Any, Any] = {}
     for opcode, argument, _ in pickletools.genops(data):
         name = opcode.name
         if name == "STOP":
@@ -137,12 +137,12 @@ def _followed(data: bytes) -> Any:
         elif name in ("BINGET", "LONG_BINGET"):
             stack.append(memo[argument])
         elif name == "GLOBAL":
-            stack.append(Name(argument.replace(" ", ".")))
+            stack.append(Name(str(argument).replace(" ", ".")))
         elif name in STEPS:
             STEPS[name](stack)
         elif name not in ("PROTO", "FRAME"):
-            raise Unknown(f"pickle instruction {name}")
-    raise Unknown("the pickle has no end")
+            raise UnknownError(f"pickle instruction {name}")
+    raise UnknownError("the pickle has no end")
 
 
 def _since_mark(stack: list[Any]) -> list[Any]:
@@ -151,12 +151,12 @@ def _since_mark(stack: list[Any]) -> list[Any]:
             items = stack[index + 1 :]
             del stack[index:]
             return items
-    raise Unknown("a tuple without its start")
+    raise UnknownError("a tuple without its start")
 
 
 def _take(stack: list[Any], count: int) -> list[Any]:
     if len(stack) < count:
-        raise Unknown("values are missing")
+        raise UnknownError("values are missing")
     items = stack[len(stack) - count :]
     del stack[len(stack) - count :]
     return items
@@ -165,7 +165,7 @@ def _take(stack: list[Any], count: int) -> list[Any]:
 def _put_pairs(stack: list[Any], items: list[Any]) -> None:
     target = stack[-1]
     if not isinstance(target, dict) or len(items) % 2:
-        raise Unknown("items outside a dictionary")
+        raise UnknownError("items outside a dictionary")
     for key, value in zip(items[::2], items[1::2], strict=True):
         if isinstance(key, str | int):
             target[key] = value
@@ -173,26 +173,26 @@ def _put_pairs(stack: list[Any], items: list[Any]) -> None:
 
 def _extend(stack: list[Any], items: list[Any]) -> None:
     if not isinstance(stack[-1], list):
-        raise Unknown("items outside a list")
+        raise UnknownError("items outside a list")
     stack[-1].extend(items)
 
 
 def _reduce(stack: list[Any]) -> None:
     function, arguments = _take(stack, 2)
     if not isinstance(function, Name) or not isinstance(arguments, tuple):
-        raise Unknown("a call of something that is no function")
+        raise UnknownError("a call of something that is no function")
     if function.name == REBUILD:
         storage, offset, shape, stride = arguments[:4]
         checked = TensorOutline(storage, offset, tuple(shape), tuple(stride))
         if not isinstance(storage, Storage):
-            raise Unknown("a tensor without numbers")
+            raise UnknownError("a tensor without numbers")
         stack.append(checked)
     elif function.name == PARAMETER:
         stack.append(arguments[0])
     elif function.name in MADE_EMPTY:
         stack.append({})
     else:
-        raise Unknown(f"a call of {shown(function.name)}")
+        raise UnknownError(f"a call of {shown(function.name)}")
 
 
 def _persistent(stack: list[Any]) -> None:
@@ -203,7 +203,7 @@ def _persistent(stack: list[Any]) -> None:
         or not isinstance(key, str)
         or not isinstance(elements, int)
     ):
-        raise Unknown("a reference that is no storage")
+        raise UnknownError("a reference that is no storage")
     kind_name = kind.name.removeprefix("torch.")
     stack.append(Storage(key, DTYPES.get(kind_name, kind_name), elements))
 

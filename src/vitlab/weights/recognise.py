@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 
 from vitlab.errors import UserError
-from vitlab.weights import flax, native
+from vitlab.weights import flax, native, timm
 from vitlab.weights.plan import Plan, Settings
 from vitlab.weights.tensors import Shape, TensorFile, listed
 
@@ -21,6 +21,8 @@ def planner(file: TensorFile, settings: Settings) -> Planner:
         return native.plan
     if flax.recognise(shapes):
         return flax.plan
+    if timm.recognise(shapes):
+        return timm.plan
     raise UserError(
         f"{file.where}: a {file.kind} of {len(shapes)} arrays, such as {listed(shapes, 2)}, which is none of the models "
         "vitlab knows (ViT, hybrid or BiT ResNet of vitlab, Flax, timm, transformers, torchvision, DeiT, DINO or MAE)"

@@ -5,9 +5,13 @@ from pathlib import Path
 
 from vitlab.errors import unknown_name
 from vitlab.models.build import Model
-from vitlab.weights import flax, native
+from vitlab.weights import flax, native, timm
 
-FORMATS: Mapping[str, Callable[[Model, Path], None]] = {"vitlab": native.save, "flax": flax.save}
+FORMATS: Mapping[str, Callable[[Model, Path], None]] = {
+    "vitlab": native.save,
+    "flax": flax.save,
+    "timm": timm.save,
+}
 
 
 def save_model(model: Model, path: str | Path, *, format: str = "vitlab") -> None:

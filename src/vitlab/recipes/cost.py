@@ -1,0 +1,203 @@
+"""What a model costs: parameters, FLOPs, exaFLOPs, core-days, by arithmetic (paper: Tables 2 and 6).
+
+FLOPs are those of matrix products, convolutions and attention, a multiplication and its addition counted as
+2, for one image forward; norms, activations and additions are left out, as is usual. All functions cost next
+to nothing however large the model.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from vitlab.errors import UserError
+from vitlab.recipes.configs import ModelConfig, ResNetConfig, ResNetStem, ViTConfig
+
+TPU_V3_CORE_FLOPS = 61.5e12  # peak of one core in bfloat16; a chip of 123e12 has two
+FORWARD_AND_BACKWARD = 3  # the backward pass costs two forward passes
+
+
+def parameters(config: ModelConfig) -> int:
+    """How many parameters a model of this configuration has, its head included."""
+    return _resnet_parameters(config) if isinstance(config, ResNetConfig) else _vit_parameters(config)
+
+
+def flops(config: ModelConfig) -> int:
+    """FLOPs of one image forward, multiply-add = 2."""
+    return _resnet_flops(config) if isinstance(config, ResNetConfig) else _vit_flops(config)
+
+
+def exaflops(config: ModelConfig, epochs: float, images: int) -> float:
+    """Compute of a training run in 10**18 FLOPs, as in Table 6 (JFT has 303 million images an epoch).
+
+    Args:
+        config: the model at the training resolution.
+        epochs: passes over the training set.
+        images: in the training set.
+    """
+    return FORWARD_AND_BACKWARD * flops(config) * epochs * images / 1e18
+
+
+def tpu_v3_core_days(exaflops: float, utilisation: float) -> float:
+    """Days that one TPU v3 core would need (paper: Table 2; a chip has two cores).
+
+    Args:
+        exaflops: compute in 10**18 FLOPs.
+        utilisation: share of the peak of 61.5 TFLOP/s a core that is reached; the paper's runs reached 0.32
+            to 0.43.
+
+    Raises:
+        UserError: `utilisation` is not in (0, 1].
+    """
+    if not 0 < utilisation <= 1:
+        raise UserError(
+            f"utilisation {utilisation} is not a share of the peak: give a number in (0, 1], such as 0.4"
+        )
+    return exaflops * 1e18 / (TPU_V3_CORE_FLOPS * utilisation) / 86_400
+
+
+def _linear(inputs: int, outputs: int) -> int:
+    return inputs * outputs + outputs
+
+
+def _attention(width: int) -> int:
+    return _linear(width, 3 * width) + _linear(width, width)
+
+
+def _vit_parameters(config: ViTConfig) -> int:
+    width = config.hidden
+    block = 4 * width + _attention(width) + _linear(width, config.mlp) + _linear(config.mlp, width)
+    if config.axial:
+        block *= 2
+    if config.position == "relative":
+        distances = 2 * config.grid[0] * config.grid[1] - 1 + 3 * config.prefix_tokens
+        block += distances * (width // config.heads)
+    patch = _linear(config.patch_channels * config.patch_hw[0] * config.patch_hw[1], width)
+    stem = _stem_parameters(config.resnet) if config.resnet else 0
+    head = _linear(width, config.representation) if config.representation else 0
+    head += _linear(config.feature_width, config.num_classes) if config.num_classes else 0
+    return (
+        stem + patch + width * config.prefix_tokens + _position_parameters(config)
+        + config.layers * block + 2 * width + head
+    )  # fmt: skip
+
+
+def _position_parameters(config: ViTConfig) -> int:
+    """Of the tables that are added to tokens."""
+    tables = config.layers if config.position_at == "every_layer" else 1
+    if config.position == "learned":
+        return tables * config.tokens * config.hidden
+    if config.position == "learned2d":
+        return tables * (sum(config.grid) * (config.hidden // 2) + config.prefix_tokens * config.hidden)
+    return 0
+
+
+def _vit_flops(config: ViTConfig) -> int:
+    width, tokens = config.hidden, config.tokens
+    rows, columns = config.grid
+    dense = 2 * tokens * (4 * width * width + 2 * width * config.mlp)
+    if config.axial:
+        block = 2 * dense + 4 * tokens * (rows + columns) * width
+    else:
+        block = dense + 4 * tokens * tokens * width
+    if config.position == "relative":
+        block += 2 * tokens * tokens * width
+    patch = 2 * rows * columns * width * config.patch_channels * config.patch_hw[0] * config.patch_hw[1]
+    stem = _stem_flops(config.resnet, config.image_hw) if config.resnet else 0
+    head = width * (config.representation or 0) + config.feature_width * config.num_classes
+    return stem + patch + config.layers * block + 2 * head
+
+
+@dataclass(frozen=True)
+class _Units:
+    """`count` equal units of a ResNet: channels in and inside, sizes of their input and output maps."""
+
+    count: int
+    inputs: int
+    width: int
+    first: bool
+    in_hw: tuple[int, int]
+    out_hw: tuple[int, int]
+
+    @property
+    def in_area(self) -> int:
+        return self.in_hw[0] * self.in_hw[1]
+
+    @property
+    def out_area(self) -> int:
+        return self.out_hw[0] * self.out_hw[1]
+
+
+def _halved(size: tuple[int, int], times: int) -> tuple[int, int]:
+    return -(-size[0] // 2**times), -(-size[1] // 2**times)
+
+
+def _units(blocks: tuple[int, ...], widths: tuple[int, ...], image_hw: tuple[int, int]) -> Iterator[_Units]:
+    inputs = widths[0]
+    for stage, (count, width) in enumerate(zip(blocks, widths[1:], strict=True)):
+        in_hw, out_hw = _halved(image_hw, 2 + max(0, stage - 1)), _halved(image_hw, 2 + stage)
+        yield _Units(1, inputs, width, True, in_hw, out_hw)
+        if count > 1:
+            yield _Units(count - 1, 4 * width, width, False, out_hw, out_hw)
+        inputs = 4 * width
+
+
+def _root_parameters(channels: int) -> int:
+    return 7 * 7 * 3 * channels
+
+
+def _root_flops(channels: int, image_hw: tuple[int, int]) -> int:
+    height, width = _halved(image_hw, 1)
+    return 2 * _root_parameters(channels) * height * width
+
+
+def _stem_parameters(stem: ResNetStem) -> int:
+    total = _root_parameters(stem.widths[0]) + 2 * stem.widths[0]
+    for units in _units(stem.blocks, stem.widths, (224, 224)):
+        width, inputs = units.width, units.inputs
+        unit = inputs * width + 9 * width * width + 4 * width * width + 2 * (width + width + 4 * width)
+        if units.first:
+            unit += 4 * width * inputs + 2 * 4 * width
+        total += units.count * unit
+    return total
+
+
+def _stem_flops(stem: ResNetStem, image_hw: tuple[int, int]) -> int:
+    convolved = (_convolution_flops(units) for units in _units(stem.blocks, stem.widths, image_hw))
+    return _root_flops(stem.widths[0], image_hw) + sum(convolved)
+
+
+def _convolution_flops(units: _Units, *, spatial: bool = True) -> int:
+    width = units.width
+    unit = units.in_area * units.inputs * width + units.out_area * 4 * width * width
+    if spatial:
+        unit += units.out_area * 9 * width * width
+    if units.first:
+        unit += units.out_area * units.inputs * 4 * width
+    return units.count * 2 * unit
+
+
+def _resnet_parameters(config: ResNetConfig) -> int:
+    total = _root_parameters(config.widths[0])
+    for units in _units(config.blocks, config.widths, config.image_hw):
+        width, inputs = units.width, units.inputs
+        unit = inputs * width + 4 * width * width + 2 * (inputs + width + width)
+        if config.axial_heads:
+            distances = 2 * sum(units.in_hw) - 2
+            unit += 2 * _attention(width) + distances * (width // config.axial_heads)
+        else:
+            unit += 9 * width * width
+        if units.first:
+            unit += inputs * 4 * width
+        total += units.count * unit
+    head = _linear(config.feature_width, config.num_classes) if config.num_classes else 0
+    return total + 2 * config.feature_width + head
+
+
+def _resnet_flops(config: ResNetConfig) -> int:
+    total = _root_flops(config.widths[0], config.image_hw)
+    for units in _units(config.blocks, config.widths, config.image_hw):
+        total += _convolution_flops(units, spatial=not config.axial_heads)
+        if config.axial_heads:
+            dense = 2 * 2 * units.in_area * 4 * units.width * units.width
+            content_and_relative = (4 + 2) * units.in_area * sum(units.in_hw) * units.width
+            total += units.count * (dense + content_and_relative)
+    return total + 2 * config.feature_width * config.num_classes

@@ -1,0 +1,119 @@
+"""Paper to draw on: matplotlib figures with a quiet look of their own, and their way into a folder.
+
+Pictures have a light panel of their own, so that they look the same on light and dark pages, and are narrow,
+so that their text is legible at the width of a phone. Only matplotlib's objects are used, none of its global
+state.
+"""
+
+import io
+import unicodedata
+import warnings
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from vitlab import files
+from vitlab.report.content import FigureEntry
+
+PANEL, INK, FAINT = "#f6f5f1", "#26262b", "#8d8d93"
+BLUE, GREY = "#0072b2", "#a9a9a4"  # told apart with any colour vision
+WIDTH = 4.8  # inches; a phone shows 1 inch as about 75 CSS pixels
+MARGIN = 0.2
+DPI = 200
+FONT = 10
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """A figure as drawn, with its words.
+
+    Attributes:
+        name: of the file, without its ending.
+        title: what it is.
+        caption: what is shown and what to look for.
+        alt: the picture in words.
+        figure: matplotlib's.
+    """
+
+    name: str
+    title: str
+    caption: str
+    alt: str
+    figure: Figure
+
+
+def new_figure(height: float) -> Figure:
+    """An empty panel, `height` inches high."""
+    figure = Figure(figsize=(WIDTH, height), dpi=DPI, facecolor=PANEL, layout=None)
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def add_axes(figure: Figure, left: float, bottom: float, width: float, height: float) -> Any:
+    """Axes at a place of the panel in inches from its lower left corner, with quiet lines."""
+    total_width, total_height = figure.get_size_inches()
+    place = (left / total_width, bottom / total_height, width / total_width, height / total_height)
+    axes = figure.add_axes(place, facecolor=PANEL)
+    for side in ("top", "right"):
+        axes.spines[side].set_visible(False)
+    for side in ("bottom", "left"):
+        axes.spines[side].set_color(FAINT)
+    axes.tick_params(colors=INK, labelsize=FONT - 1, length=3, color=FAINT)
+    return axes
+
+
+def add_picture(figure: Figure, image: Any, left: float, bottom: float, width: float, height: float) -> None:
+    """A picture without axes at a place in inches; small pictures keep their pixels sharp."""
+    axes = add_axes(figure, left, bottom, width, height)
+    axes.set_axis_off()
+    sharp = max(image.shape[:2]) < 128
+    axes.imshow(image, interpolation="nearest" if sharp else "antialiased", aspect="auto")
+
+
+def write(figure: Figure, text: str, left: float, bottom: float, **style: Any) -> None:
+    """Text at a place in inches, taken literally: no character of it is a formula."""
+    total_width, total_height = figure.get_size_inches()
+    given: dict[str, Any] = {"fontsize": FONT, "color": INK, "parse_math": False} | style
+    figure.text(left / total_width, bottom / total_height, text, **given)
+
+
+def one_line(text: str, length: int) -> str:
+    """Text from outside as one line of at most `length` characters, without control characters."""
+    visible = "".join(" " if unicodedata.category(letter)[0] in "ZC" else letter for letter in text)
+    words = " ".join(visible.split())
+    return words if len(words) <= length else words[: length - 1].rstrip() + "…"
+
+
+def save(drawings: Sequence[Drawing], skipped: Sequence[FigureEntry], out: Path) -> list[FigureEntry]:
+    """Write the drawings as PNG into the folder `out`, and figures.json beside them.
+
+    Args:
+        drawings: what was drawn.
+        skipped: what was not, with reasons; goes into figures.json too.
+        out: a folder, made where it is missing; other files in it stay.
+
+    Returns:
+        What figures.json holds.
+    """
+    entries = []
+    for drawing in drawings:
+        file = f"{drawing.name}.png"
+        files.write_bytes(out / file, png(drawing.figure))
+        entries.append(FigureEntry(drawing.title, file, drawing.caption, drawing.alt))
+    entries += skipped
+    values = [{name: text for name, text in asdict(entry).items() if text} for entry in entries]
+    files.write_json(out / "figures.json", values)
+    return entries
+
+
+def png(figure: Figure) -> bytes:
+    """The figure as a PNG; the same figure gives the same bytes."""
+    buffer = io.BytesIO()
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph .* missing from")  # names are the user's
+        figure.savefig(buffer, format="png", metadata={"Software": None}, facecolor=PANEL)
+    return buffer.getvalue()
