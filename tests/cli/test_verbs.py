@@ -112,6 +112,30 @@ def test_report_is_one_file(capsys, trained):
     assert "Accuracy on fashion-mnist" in page.read_text()
 
 
+@pytest.mark.parametrize("to", ["vitlab", "flax", "timm", "transformers", "torchvision", "onnx"])
+def test_convert_certifies_every_format(capsys, tmp_path, trained, photos, to):
+    suffix = {"flax": ".npz", "onnx": ".onnx", "torchvision": ".safetensors"}.get(to, "")
+    out, model = tmp_path / f"out{suffix}", trained
+    if to == "torchvision":  # has no tanh GELU
+        model = tmp_path / "erf"
+        made = vitlab.create_model("ViT-Ti/7", gelu="erf", image_size=28, hidden=16, layers=1, heads=2, mlp=16)
+        vitlab.save_model(made, model)
+    numbers = _json(capsys, ["convert", str(model), str(out), "--to", to, "--images", str(photos)])["numbers"]
+    assert numbers["passed"]
+    assert numbers["difference"] < 1e-4
+    if to in ("timm", "transformers"):
+        assert numbers["through"].startswith(to)
+    elif to == "onnx":
+        assert numbers["through"].startswith("onnxruntime")
+
+
+def test_convert_refuses_what_a_format_cannot_hold(capsys, tmp_path, trained):
+    out = tmp_path / "out.safetensors"
+    assert main(["convert", str(trained), str(out), "--to", "torchvision"]) == 2
+    assert "gelu" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_models_lists_the_zoo(capsys):
     table = _json(capsys, ["models"])
     rows = {row[0]: row for row in table["rows"]}

@@ -21,7 +21,8 @@ def photo():
 def small_photo():
     """A colour photo of 60 x 90 pixels, as a Pillow image."""
     with Image.open(Path(skimage.__file__).parent / "data/chelsea.png") as image:
-        return image.convert("RGB").resize((90, 60), Image.Resampling.BOX)
+        pixels = np.array(image.convert("RGB").resize((90, 60), Image.Resampling.BOX))
+    return Image.fromarray(pixels)  # without the file's colour profile
 
 
 @pytest.fixture
@@ -31,6 +32,6 @@ def animals(tmp_path, small_photo):
     for name, suffix, image_format in (("cat", ".JPG", "JPEG"), ("dog", ".png", "PNG")):
         (root / name).mkdir(parents=True)
         for number in range(10):
-            picture = small_photo.crop((number, 0, 40 + number, 40 + number))
+            picture = small_photo.crop((number, 0, 40 + number, 40 + number))  # 40 wide, 40 + number high
             (root / name / f"{number}{suffix}").write_bytes(encode(picture, image_format))
     return root

@@ -1,0 +1,101 @@
+"""Accuracy by hand, and every image counted once whatever the batch size."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+import torch
+
+from vitlab import create_model
+from vitlab.data.catalog import open_source
+from vitlab.data.sources import Sample
+from vitlab.errors import UserError
+from vitlab.evaluation.accuracy import Accuracy, measure
+from vitlab.runtime import choose
+
+BY_HAND = Accuracy(
+    labels_N=np.array([0, 1, 2, 2]),
+    probabilities_NK=np.array([[0.7, 0.2, 0.1], [0.5, 0.3, 0.2], [0.1, 0.2, 0.7], [0.5, 0.3, 0.2]], dtype=np.float32),
+)
+
+
+@dataclass(frozen=True)
+class _Part:
+    """Some images of another source."""
+
+    whole: object
+    indices: np.ndarray
+    classes: tuple[str, ...]
+    name: str = "part"
+    fingerprint: str = "0" * 64
+
+    @property
+    def labels_N(self) -> np.ndarray:
+        return self.whole.labels_N[self.indices]
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def read(self, index: int) -> Sample:
+        return self.whole.read(int(self.indices[index]))
+
+
+@pytest.fixture(scope="module")
+def model():
+    torch.manual_seed(0)
+    made = create_model("ViT-Ti/7", num_classes=10, image_size=28, hidden=16, layers=1, heads=2, mlp=16)
+    torch.nn.init.normal_(made.head.weight)
+    return made
+
+
+def test_top_k_confusion_and_cross_entropy_by_hand():
+    assert BY_HAND.top(1) == 0.5
+    assert BY_HAND.top(2) == 0.75
+    assert BY_HAND.top(3) == 1.0
+    assert BY_HAND.confusion().tolist() == [[1, 0, 0], [1, 0, 0], [1, 0, 1]]
+    assert BY_HAND.per_class() == [1.0, 0.0, 0.5]
+    assert BY_HAND.cross_entropy == pytest.approx(-np.log([0.7, 0.3, 0.7, 0.2]).mean())
+
+
+def test_of_equal_scores_the_first_class_is_the_prediction():
+    equal = Accuracy(np.array([0, 1, 2]), np.full((3, 3), 1 / 3, dtype=np.float32))
+    assert equal.top(1) == pytest.approx(1 / 3)
+    assert np.trace(equal.confusion()) == 1
+
+
+@pytest.mark.parametrize("images", [1, 7, 50])
+@pytest.mark.parametrize("batch_size", [1, 4, 64])
+def test_every_image_counts_once_whatever_the_batch(model, images, batch_size):
+    whole = open_source("digits", "test")
+    source = _Part(whole, np.arange(images), whole.classes)
+    found = measure(model, source, model.preprocessing, choose("cpu"), batch_size=batch_size)
+    alone = measure(model, source, model.preprocessing, choose("cpu"), batch_size=images)
+    np.testing.assert_array_equal(found.labels_N, source.labels_N)
+    np.testing.assert_allclose(found.probabilities_NK, alone.probabilities_NK, atol=1e-6)
+
+
+def test_classes_are_matched_by_name(model):
+    """A source that numbers its classes otherwise gives the same accuracy."""
+    whole = open_source("digits", "test")
+    source = _Part(whole, np.flatnonzero(whole.labels_N < 2), whole.classes)
+    names = (*whole.classes[5:], *whole.classes[:5])
+    found = measure(model, source, model.preprocessing, choose("cpu"), classes=names)
+    assert set(found.labels_N.tolist()) == {5, 6}
+
+
+def test_classes_that_the_model_lacks_are_named(model):
+    source = open_source("digits", "test")
+    with pytest.raises(UserError, match="does not know 10 of the data's 10 classes"):
+        measure(model, source, model.preprocessing, choose("cpu"), classes=("cat", "dog"))
+
+
+def test_more_classes_than_outputs_are_refused():
+    small = create_model("ViT-Ti/7", num_classes=3, image_size=28, hidden=16, layers=1, heads=2, mlp=16)
+    with pytest.raises(UserError, match="10 classes and the model has 3"):
+        measure(small, open_source("digits", "test"), small.preprocessing, choose("cpu"))
+
+
+def test_the_model_is_left_as_it_was(model):
+    model.train()
+    measure(model, open_source("digits", "test"), model.preprocessing, choose("cpu"))
+    assert model.training

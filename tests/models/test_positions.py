@@ -50,7 +50,9 @@ def test_resize_is_scipys_order_one_zoom(start, end, prefix):
 
 def test_resize_keeps_the_dtype_and_to_the_same_grid_everything():
     table = torch.randn(1, 10, 4, dtype=torch.bfloat16)
-    assert resize_positions(table, (3, 3), (5, 5), 1).dtype == torch.bfloat16
+    narrow = resize_positions(table, (3, 3), (7, 5), 1)
+    assert narrow.dtype == torch.bfloat16
+    assert torch.equal(narrow, resize_positions(table.double(), (3, 3), (7, 5), 1).to(torch.bfloat16))
     assert resize_positions(table, (3, 3), (3, 3), 1) is table
 
 

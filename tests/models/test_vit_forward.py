@@ -10,6 +10,8 @@ from torch import nn
 from vitlab.errors import UserError
 from vitlab.models import ResNetStem, ViTConfig, create_model
 from vitlab.models.build import build, classifier, replace_head
+from vitlab.models.vit import PatchEmbed
+from vitlab.recipes.zoo import configure
 
 TINY = ViTConfig((8, 4), 16, 2, 24, 4, image_size=(24, 16), num_classes=5)
 
@@ -86,8 +88,6 @@ def reference(model, image):
 )
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_agrees_with_the_plain_reference(options, dtype):
-    from vitlab.recipes.zoo import configure
-
     model = randomised(configure(TINY, options)).to(dtype)
     images = torch.randn(2, 3, 24, 16, dtype=dtype)
     tolerance = {"rtol": 1e-4, "atol": 1e-5} if dtype == torch.float32 else {"rtol": 1e-10, "atol": 1e-10}
@@ -107,8 +107,6 @@ def test_agrees_with_the_plain_reference(options, dtype):
 
 @pytest.mark.parametrize("channels", [3, 8])
 def test_patches_are_projected_as_by_a_convolution(channels):
-    from vitlab.models.vit import PatchEmbed
-
     embed = PatchEmbed(TINY)
     embed.proj = nn.Conv2d(channels, 16, (8, 4), stride=(8, 4))
     images = torch.randn(2, channels, 24, 16)

@@ -18,6 +18,7 @@ VERBS = {
     "predict": "name what is on images",
     "inspect": "look inside a model: filters, positions, attention",
     "report": "one page with a run's numbers, curves and pictures",
+    "convert": "write a model for timm, transformers, Flax, torchvision or ONNX",
     "models": "the models of the paper by name",
     "recipes": "the named recipes, and one of them as TOML",
     "data": "what is in a data set",

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vitlab.data.images import is_image_name, read_file, walk_images
+from vitlab.data.pillow import refuse
 from vitlab.data.sources import Sample, Split, check_classes, fingerprint, split_by_name
 from vitlab.errors import UserError
 
@@ -35,6 +36,13 @@ class FolderSource:
         """The file at `index`; see `sources.Source.read`."""
         path = self.files[index]
         return Sample(read_file(Path(path)), int(self.labels_N[index]), path)
+
+
+@dataclass(frozen=True, slots=True)
+class _File:
+    path: Path
+    label: int
+    size: int
 
 
 def open_folder(folder: Path, split: Split) -> FolderSource:
@@ -69,8 +77,8 @@ def _split_one(folder: Path, split: Split) -> FolderSource:
     found = _scan(folder, warn=split == "train")
     classes = _filled(found)
     files = _files(folder, found, classes)
-    names = [path.relative_to(folder).as_posix() for path, _ in files]
-    kept = split_by_name(names, [label for _, label in files], split)
+    names = [file.path.relative_to(folder).as_posix() for file in files]
+    kept = split_by_name(names, [file.label for file in files], split)
     if not kept:
         raise UserError(f"{folder}: {len(files)} images are too few to split; give two or more of a class")
     return _source(f"{folder} ({split} part)", folder, classes, [files[index] for index in kept])
@@ -101,44 +109,40 @@ def _scan(folder: Path, *, warn: bool = False) -> dict[str, list[Path]]:
     return found
 
 
-def _sizes(files: list[tuple[Path, int]]) -> list[int]:
-    """Each file's size in bytes; an empty or vanished file is refused here, before any training."""
-    sizes: list[int] = []
-    for path, _ in files:
-        try:
-            size = path.stat().st_size
-        except OSError as error:
-            raise UserError(f"{path}: it cannot be read ({error.strerror}); remove or replace this image") from error
-        if size == 0:
-            raise UserError(f"{path}: it is empty (0 bytes); remove or replace this image")
-        sizes.append(size)
-    return sizes
-
-
 def _filled(found: dict[str, list[Path]]) -> tuple[str, ...]:
     return tuple(name for name, files in found.items() if files)
 
 
-def _files(folder: Path, found: dict[str, list[Path]], classes: tuple[str, ...]) -> list[tuple[Path, int]]:
-    """Every image with its label; a class that training does not have is refused."""
+def _files(folder: Path, found: dict[str, list[Path]], classes: tuple[str, ...]) -> list[_File]:
+    """Every image with its label and size; a class that training does not have is refused."""
     foreign = [name for name in _filled(found) if name not in classes]
     if foreign:
         listed = ", ".join(f"'{name}'" for name in foreign[:10]) + (" ..." if len(foreign) > 10 else "")
         raise UserError(f"{folder}: no training images for its class {listed}; add some, or remove the class here")
-    files = [(path, label) for label, name in enumerate(classes) for path in found.get(name, [])]
+    files = [_File(path, label, _size(path)) for label, name in enumerate(classes) for path in found.get(name, [])]
     if not files:
         raise UserError(f"{folder}: there is no image in its class folders; {LAYOUT}")
     return files
 
 
-def _source(name: str, root: Path, classes: tuple[str, ...], files: list[tuple[Path, int]]) -> FolderSource:
+def _size(path: Path) -> int:
+    """The file's size in bytes; an empty or vanished file is refused here, before any training."""
+    try:
+        size = path.stat().st_size
+    except OSError as error:
+        raise refuse(str(path), f"it cannot be read ({error.strerror})") from error
+    if size == 0:
+        raise refuse(str(path), "it is empty (0 bytes)")
+    return size
+
+
+def _source(name: str, root: Path, classes: tuple[str, ...], files: list[_File]) -> FolderSource:
     check_classes(name, classes)
-    names = (path.relative_to(root).as_posix() for path, _ in files)
-    labels = [label for _, label in files]
+    rows = ((file.path.relative_to(root).as_posix(), file.size, file.label) for file in files)
     return FolderSource(
         name=name,
         classes=classes,
-        labels_N=np.array(labels, np.int64),
-        fingerprint=fingerprint(classes, zip(names, _sizes(files), labels, strict=True)),
-        files=tuple(str(path) for path, _ in files),
+        labels_N=np.array([file.label for file in files], np.int64),
+        fingerprint=fingerprint(classes, rows),
+        files=tuple(str(file.path) for file in files),
     )

@@ -73,7 +73,7 @@ def from_json(text: bytes, name: str) -> ShardIndex:
     )
     known = MAX_LABEL if index.classes is None else len(index.classes)
     labels = all(0 <= label < known for label in index.labels)
-    if not (count == len(index.offsets) == len(index.sizes) == len(index.labels) and limits and labels):
+    if not (0 < count == len(index.offsets) == len(index.sizes) == len(index.labels) and limits and labels):
         raise UserError(f"{name}: this shard index contradicts itself; remove it, and it is made again")
     return index
 

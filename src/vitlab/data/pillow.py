@@ -1,6 +1,7 @@
 """Opens untrusted image bytes with Pillow: few formats, sizes checked before pixels exist, no warnings, one error."""
 
 import io
+import logging
 import re
 import struct
 import threading
@@ -31,6 +32,9 @@ TURNS = {
     8: Image.Transpose.ROTATE_90,
 }
 
+
+# Pillow logs some of what it finds in damaged files; without a handler Python would print it beside our one line.
+logging.getLogger("PIL").addHandler(logging.NullHandler())
 
 _SILENCE = ("ignore", None, Warning, re.compile(r"PIL\."), 0)
 _LOCK = threading.Lock()

@@ -133,9 +133,7 @@ def _maps(vit: VisionTransformer, images_BCHW: Tensor, layers: frozenset[int]) -
     with inspecting(vit):
         tokens_BND = vit.embed(images_BCHW)
     last = max(layers, default=-1)
-    for layer, block in enumerate(vit.blocks):
-        if layer > last:
-            return
+    for layer, block in zip(range(last + 1), vit.blocks, strict=False):
         assert isinstance(block, Block)
         with inspecting(vit):
             tokens_BND = vit.layer_input(layer, tokens_BND)

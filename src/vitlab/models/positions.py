@@ -70,6 +70,7 @@ class RelativePositions(nn.Module):
 
     def forward(self, q_BHNE: Tensor) -> Tensor:
         """What is added to the logits: (batch, heads, tokens, tokens), already scaled."""
+        # Cast before the table grows to one vector for every pair.
         keys_NNE = self.table.to(q_BHNE.dtype)[self.index(q_BHNE.shape[2])]
         return torch.einsum("bhqe,qke->bhqk", q_BHNE / math.sqrt(q_BHNE.shape[-1]), keys_NNE)
 
@@ -95,10 +96,9 @@ def resize_positions(
     if from_grid == to_grid:
         return pos_embed_TND
     prefix_TND, patches_TPD = pos_embed_TND[:, :prefix_tokens], pos_embed_TND[:, prefix_tokens:]
-    wide = torch.promote_types(pos_embed_TND.dtype, torch.float32)
-    map_TDRC = patches_TPD.to(wide).transpose(1, 2).reshape(len(patches_TPD), -1, *from_grid)
+    map_TDRC = patches_TPD.transpose(1, 2).reshape(len(patches_TPD), -1, *from_grid)
     resized_TDRC = F.interpolate(map_TDRC, to_grid, mode="bilinear", align_corners=True)
-    resized_TPD = resized_TDRC.flatten(2).transpose(1, 2).to(pos_embed_TND.dtype)
+    resized_TPD = resized_TDRC.flatten(2).transpose(1, 2)
     return torch.cat((prefix_TND, resized_TPD), dim=1)
 
 

@@ -6,10 +6,12 @@ from pydantic import ConfigDict, model_validator
 from pydantic.dataclasses import dataclass
 
 from vitlab.errors import UserError
+from vitlab.recipes.validation import one_line_errors
 
 Crop = Literal["none", "inception", "pad"]
 
 
+@one_line_errors
 @dataclass(frozen=True, config=ConfigDict(extra="forbid"))
 class Augmentation:
     """Training augmentation: a crop, then a mirror image in half of the cases.

@@ -19,12 +19,12 @@ from matplotlib.figure import Figure
 from vitlab import files
 from vitlab.report.content import FigureEntry
 
-PANEL, INK, FAINT = "#f6f5f1", "#26262b", "#8d8d93"
+PANEL, INK, QUIET, FAINT = "#f6f5f1", "#26262b", "#66666c", "#a3a3a8"
 BLUE, GREY = "#0072b2", "#a9a9a4"  # told apart with any colour vision
 WIDTH = 4.8  # inches; a phone shows 1 inch as about 75 CSS pixels
 MARGIN = 0.2
 DPI = 200
-FONT = 10
+FONT = 11
 
 
 @dataclass(frozen=True)

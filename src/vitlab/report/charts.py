@@ -49,7 +49,7 @@ def charts_of(series: Sequence[Series]) -> list[Chart]:
     groups = [("Loss", losses), ("Accuracy", accuracies)]
     for line in series:
         if line not in losses and line not in accuracies:
-            groups.append((_words(line.name), [line]))
+            groups.append((words(line.name), [line]))
     return [line_chart(title, lines, percent=title == "Accuracy") for title, lines in groups if lines]
 
 
@@ -68,7 +68,7 @@ def line_chart(title: str, lines: Sequence[Series], *, percent: bool = False) ->
     """
     lines = [thinned(line) for line in lines]
     values = [value for line in lines for value in line.values]
-    vertical_ticks = _ticks(*_range(values, percent=percent))
+    vertical_ticks = _ticks(*_range(values, percent=percent, from_zero=title != "Loss"))
     first, last = min(line.steps[0] for line in lines), max(line.steps[-1] for line in lines)
     horizontal = _Axis(min(0.0, first), max(last, 1.0), LEFT, RIGHT)
     vertical = _Axis(vertical_ticks[0], vertical_ticks[-1], BOTTOM, TOP)
@@ -78,10 +78,14 @@ def line_chart(title: str, lines: Sequence[Series], *, percent: bool = False) ->
         *(_line(number, line, horizontal, vertical, percent) for number, line in enumerate(lines)),
     ]
     legend = tuple(
-        (number % COLOURS, _line_name(line.name), number_text(line.last, percent=percent))
+        (
+            number % COLOURS,
+            _line_name(line.name) if len(lines) > 1 else "at the end",
+            number_text(line.last, percent=percent),
+        )
         for number, line in enumerate(lines)
     )
-    words = f"{title} over {_count(last)} steps: " + ", ".join(f"{name} ends at {end}" for _, name, end in legend)
+    words = f"{title} over {_count(last)} steps: " + ", ".join(f"{name} {end}" for _, name, end in legend)
     svg = Markup('<svg viewBox="0 0 {} {}" role="img" aria-label="{}">{}</svg>').format(
         WIDTH, HEIGHT, words, Markup("").join(marks)
     )
@@ -98,22 +102,22 @@ def number_text(value: float, *, percent: bool = False) -> str:
     return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
 
 
-def _range(values: Sequence[float], *, percent: bool) -> tuple[float, float]:
+def _range(values: Sequence[float], *, percent: bool, from_zero: bool) -> tuple[float, float]:
     low, high = min(values), max(values)
     if percent:
         return max(0.0, low), max(high, low + 0.01)
-    if low >= 0 and low < 0.5 * high:
-        low = 0.0  # a curve that falls far is read against nothing left
+    if low >= 0 and (from_zero or low < 0.5 * high):  # a loss that falls far is read against nothing left
+        low = 0.0
     return low, high
 
 
 def _ticks(low: float, high: float, about: int = 4) -> list[float]:
-    """Round values that enclose [low, high]: multiples of 1, 2 or 5 times a power of ten."""
-    if not high > low:
+    """Round values that enclose [low, high]: multiples of 1, 2, 2.5 or 5 times a power of ten."""
+    if not high - low > 1e-9 * max(abs(low), abs(high)):  # all values alike: they go in the middle
         low, high = low - (abs(low) or 1) / 2, high + (abs(high) or 1) / 2
     rough = (high - low) / about
     power = 10 ** math.floor(math.log10(rough))
-    step = next(factor * power for factor in (1, 2, 5, 10) if factor * power >= rough * (1 - 1e-9))
+    step = next(factor * power for factor in (1, 2, 2.5, 5, 10) if factor * power >= rough * (1 - 1e-9))
     first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
     return [number * step for number in range(first, max(last, first + 1) + 1)]
 
@@ -123,21 +127,31 @@ def _grid(axis: _Axis, ticks: Sequence[float], *, percent: bool) -> list[Markup]
         '<line class="grid" x1="{}" x2="{}" y1="{y:.1f}" y2="{y:.1f}"/>'
         '<text x="{}" y="{y:.1f}" dy="0.34em" text-anchor="end">{}</text>'
     )
-    return [
-        mark.format(LEFT, RIGHT, LEFT - 8, _tick_text(tick, ticks, percent=percent), y=axis.at(tick)) for tick in ticks
-    ]
+    texts = [f"{text} %" for text in _tick_texts([100 * tick for tick in ticks])] if percent else _tick_texts(ticks)
+    return [mark.format(LEFT, RIGHT, LEFT - 8, text, y=axis.at(tick)) for tick, text in zip(ticks, texts, strict=True)]
 
 
-def _tick_text(tick: float, ticks: Sequence[float], *, percent: bool) -> str:
-    step = (ticks[1] - ticks[0]) * (100 if percent else 1)
-    value = tick * (100 if percent else 1)
-    decimals = max(0, -math.floor(math.log10(step) + 1e-9))
-    if percent:
-        return f"{value:.{decimals}f} %"
-    if value != 0 and (decimals > 3 or step >= 1e5):
-        mantissa, exponent = f"{value:.1e}".split("e")
-        return f"{mantissa.removesuffix('.0')}e{int(exponent)}"
-    return f"{value:,.{decimals}f}" if value else "0"
+def _tick_texts(ticks: Sequence[float]) -> list[str]:
+    """The shortest texts, all with as many decimals, that say what the ticks are."""
+    step = ticks[1] - ticks[0]
+    notation = "f" if step >= 1e-3 and max(map(abs, ticks)) < 1e6 else "e"
+    for decimals in range(17):
+        texts = [f"{tick:.{decimals}{notation}}" for tick in ticks]
+        if all(abs(float(text) - tick) < 1e-3 * step for text, tick in zip(texts, ticks, strict=True)):
+            break
+    return [_short(text, tick, step) for text, tick in zip(texts, ticks, strict=True)]
+
+
+def _short(text: str, tick: float, step: float) -> str:
+    """Without needless zeros and signs of an exponent; with commas between thousands."""
+    if abs(tick) < 1e-6 * step:
+        return "0"
+    mantissa, _, exponent = text.partition("e")
+    if exponent:
+        trimmed = mantissa.rstrip("0").rstrip(".") if "." in mantissa else mantissa
+        return f"{trimmed}e{int(exponent)}"
+    whole, point, decimals = mantissa.partition(".")
+    return f"{int(whole):,}{point}{decimals}" if whole not in ("-0", "0") else text
 
 
 def _steps(axis: _Axis) -> list[Markup]:
@@ -170,11 +184,16 @@ def _line(number: int, line: Series, horizontal: _Axis, vertical: _Axis, percent
     return drawn + Markup("").join(dot.format(colour, x, y, text) for (x, y), text in zip(places, said, strict=True))
 
 
-def _words(name: str) -> str:
-    words = name.replace("_", " ").strip()
-    return words[:1].upper() + words[1:]
+def words(name: str) -> str:
+    """A name of a file, a folder or a metric as the beginning of a sentence."""
+    spoken = _spoken(name)
+    return spoken[:1].upper() + spoken[1:]
+
+
+def _spoken(name: str) -> str:
+    return name.replace("_", " ").replace("top1", "top-1").replace("top5", "top-5").strip()
 
 
 def _line_name(name: str) -> str:
     """How a metric is called in a legend; the training's own have no prefix in metrics.jsonl."""
-    return f"train {name}" if name in ("loss", "accuracy") else name.replace("_", " ")
+    return f"train {name}" if name in ("loss", "accuracy") else _spoken(name)

@@ -2,7 +2,6 @@
 
 import base64
 import json
-import tomllib
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self, TypeVar
@@ -11,6 +10,7 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError, model_validator
 from pydantic.dataclasses import dataclass as validated
 
 from vitlab.errors import UserError, unknown_name
+from vitlab.recipes.schema import Recipe, from_toml
 from vitlab.report.metrics import Series, series_of
 
 STRICT = ConfigDict(extra="forbid")
@@ -114,7 +114,8 @@ class Part:
 
     Attributes:
         name: the folder's.
-        recipe: text of recipe.toml and its values; None where there is none.
+        recipe_text: of recipe.toml; empty where there is none.
+        recipe: the same as a value.
         environment: what the results depend on beside the recipe.
         series: the training curves by metric.
     """
@@ -125,7 +126,7 @@ class Part:
     skipped: tuple[FigureEntry, ...]
     series: tuple[Series, ...]
     recipe_text: str
-    recipe: dict[str, Any]
+    recipe: Recipe | None
     environment: dict[str, Any]
 
 
@@ -186,7 +187,7 @@ def _read_part(path: Path) -> Part:
         skipped=tuple(entry for _, entry in entries if entry.skipped),
         series=_read_series(path / "metrics.jsonl"),
         recipe_text=recipe_text,
-        recipe=_parse_toml(recipe_text, path / "recipe.toml"),
+        recipe=from_toml(recipe_text, str(path / "recipe.toml")) if _is_run(path) else None,
         environment=_read_environment(path / "environment.json"),
     )
 
@@ -212,13 +213,6 @@ def _read_environment(path: Path) -> dict[str, Any]:
 
 def _read_series(path: Path) -> tuple[Series, ...]:
     return series_of(_read_text(path), str(path)) if path.exists() else ()
-
-
-def _parse_toml(text: str, path: Path) -> dict[str, Any]:
-    try:
-        return tomllib.loads(text)
-    except (tomllib.TOMLDecodeError, RecursionError) as error:
-        raise UserError(f"{path} is not valid TOML: {error}") from None
 
 
 def _read_bytes(path: Path, limit: int) -> bytes:

@@ -20,11 +20,11 @@ from vitlab.inspection.subject import NotApplicable, inspecting
 from vitlab.models.build import Model
 from vitlab.report.canvas import (
     BLUE,
-    FAINT,
     FONT,
     GREY,
     INK,
     MARGIN,
+    QUIET,
     WIDTH,
     Drawing,
     add_axes,
@@ -34,8 +34,8 @@ from vitlab.report.canvas import (
     write,
 )
 
-ROLLOUT_IMAGES = 6
-PREDICTED_IMAGES = 8
+ROLLOUT_IMAGES = 4
+PREDICTED_IMAGES = 6
 GUESSES = 3
 
 
@@ -49,7 +49,7 @@ def draw_rollout(model: Model, images_BHWC: NDArray[np.uint8], images_BCHW: Tens
     rollout_Brc = attention_rollout(model, images_BCHW[:count]).float().cpu()
     height, width = images_BHWC.shape[1:3]
     masks_BHW = F.interpolate(rollout_Brc[:, None], (height, width), mode="bilinear")[:, 0].numpy()
-    gap, head, label = 0.08, 0.3, 0.26
+    gap, head, label = 0.08, 0.3, 0.3
     tile_width = (WIDTH - 2 * MARGIN - 2 * gap) / 3
     tile_height = tile_width * height / width
     row_height = tile_height + label
@@ -57,14 +57,14 @@ def draw_rollout(model: Model, images_BHWC: NDArray[np.uint8], images_BCHW: Tens
     figure = new_figure(total)
     for column, title in enumerate(("image", "attention", "image × attention")):
         left = MARGIN + column * (tile_width + gap)
-        write(figure, title, left, total - MARGIN - 0.1, color=FAINT, fontsize=FONT - 1)
+        write(figure, title, left, total - MARGIN - 0.1, color=QUIET, fontsize=FONT - 1)
     for row in range(count):
         top = total - MARGIN - head - row * row_height
         write(figure, one_line(names[row], 58), MARGIN, top - 0.02, fontsize=FONT - 1)
-        tiles = _rollout_tiles(images_BHWC[row], masks_BHW[row])
+        tiles = rollout_tiles(images_BHWC[row], masks_BHW[row])
         for column, tile_HWC in enumerate(tiles):
             left = MARGIN + column * (tile_width + gap)
-            add_picture(figure, tile_HWC, left, top - 0.08 - tile_height, tile_width, tile_height)
+            add_picture(figure, tile_HWC, left, top - 0.1 - tile_height, tile_width, tile_height)
     return Drawing(
         "attention-rollout",
         "Attention rollout",
@@ -77,7 +77,7 @@ def draw_rollout(model: Model, images_BHWC: NDArray[np.uint8], images_BCHW: Tens
     )
 
 
-def _rollout_tiles(image_HWC: NDArray[np.uint8], mask_HW: NDArray[np.float32]) -> tuple[Any, Any, Any]:
+def rollout_tiles(image_HWC: NDArray[np.uint8], mask_HW: NDArray[np.float32]) -> tuple[Any, Any, Any]:
     """The image, the heat map over its grey, and the image times the mask."""
     plain_HWC = image_HWC / 255
     spread = max(float(mask_HW.max() - mask_HW.min()), 1e-12)
@@ -124,7 +124,7 @@ def draw_predictions(
         add_picture(figure, images_BHWC[index], left, lifted, scale * width, scale * height)
         label = None if labels is None else int(labels[index])
         right += int(probabilities_BK[index].argmax()) == label
-        said = names[index] if label is None else f"is {class_names[label]}"
+        said = names[index] if label is None else f"true class: {class_names[label]}"
         _guesses(figure, probabilities_BK[index], class_names, label, said, bottom)
     known = "" if labels is None else f" {right} of these {count} are right."
     return Drawing(
@@ -167,9 +167,9 @@ def _guesses(
     """Bars for the most probable classes, beside the picture whose lower edge is at `bottom` inches."""
     left = MARGIN + 1.05 + 0.2
     width = WIDTH - left - MARGIN
-    write(figure, one_line(said, 34), left, bottom + 0.9, fontsize=FONT - 1, color=FAINT)
+    write(figure, one_line(said, 34), left, bottom + 0.93, fontsize=FONT - 1, color=QUIET)
     best = probabilities_K.argsort()[::-1][:GUESSES]
-    axes: Any = add_axes(figure, left, bottom, width, 0.84)
+    axes: Any = add_axes(figure, left, bottom - 0.02, width, 0.86)
     axes.set_axis_off()
     axes.set_xlim(0, 1)
     axes.set_ylim(GUESSES - 0.35, -0.75)

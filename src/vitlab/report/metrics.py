@@ -39,10 +39,9 @@ def series_of(text: str, where: str) -> tuple[Series, ...]:
         UserError: a line that is not an object with a step.
     """
     points: dict[str, dict[float, float]] = {}
-    lines = text.splitlines(keepends=True)
+    lines = text.split("\n")
     for number, line in enumerate(lines, start=1):
-        torn = number == len(lines) and not line.endswith("\n")
-        values = _parse(line, f"{where}, line {number}", torn=torn)
+        values = _parse(line, f"{where}, line {number}", torn=number == len(lines))
         for name, value in values.items():
             if name not in NOT_CURVES and _is_finite(value):
                 points.setdefault(name, {})[float(values["step"])] = float(value)

@@ -51,7 +51,9 @@ def assemble(
     for reason, count in Counter(plan.dropped.values()).items():
         log.info("%s: %d arrays left out: %s", file.where, count, reason)
     read = _reader(file, plan)
-    state = {name: _finite(file, plan, name, read) for name in expected}
+    # By source, so that stacked layers are read one stack at a time.
+    order = sorted(expected, key=lambda name: plan.parts[name].names)
+    state = {name: _finite(file, plan, name, read) for name in order}
     _warn_of_zero_head(state, file.where)
     state |= {name: torch.zeros(shape) for name, shape in shapes_of(config).items() if name in ignored}
     model = _filled(config, _resampled(state, plan.config, config, file.where))

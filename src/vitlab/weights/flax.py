@@ -134,7 +134,7 @@ def _vit_parts(names: Mapping[str, str], shapes: Mapping[str, Shape], known: Kno
     for layer in range(_largest(names, rf"{SCANNED}_(\d+)/.*") + 1):
         rows += flax_rows.block(f"blocks.{layer}", f"{SCANNED}_{layer}", numbering)
     parts = _parts(rows, names)
-    for row in flax_rows.block("{}", SCANNED, numbering):
+    for row in flax_rows.block("blocks.{}", SCANNED, numbering):
         if all(name in names for name in row.theirs):
             parts |= _scanned(row, names, shapes)
     return parts | _positions(parts, names, shapes, known)
@@ -157,7 +157,7 @@ def _positions(
     name = names.get(POSITIONS) or names.get(PATCH_POSITIONS)
     if name is None:
         return {}
-    make = as_is
+    make: Callable[..., Tensor] = as_is
     if "cls_token" in parts and len(shapes[name]) == 3:
         token_hw = token_size(shapes_after(parts, shapes, known.where), known)
         if PATCH_POSITIONS in names or not has_class_row(shapes[name][1], token_hw, known):

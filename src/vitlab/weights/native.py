@@ -4,16 +4,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
 from pydantic import TypeAdapter, ValidationError
 from safetensors.torch import save_file
 
 from vitlab.errors import UserError
 from vitlab.files import write_json
+from vitlab.models.build import Model
 from vitlab.recipes.configs import ModelConfig, ResNetConfig, ViTConfig
 from vitlab.recipes.preprocessing import Preprocessing
 from vitlab.weights.folders import new_folder
-from vitlab.weights.model import classes_of, config_of, preprocessing_of
 from vitlab.weights.plan import Plan, Settings, copies
 from vitlab.weights.tensors import Shape
 
@@ -49,24 +48,28 @@ def plan(shapes: Mapping[str, Shape], settings: Settings) -> Plan:
     return Plan("vitlab folder", config, copies(shapes), preprocessing, classes=classes)
 
 
-def save(model: torch.nn.Module, path: Path) -> None:
+def description_of(model: Model) -> dict[str, object]:
+    """What config.json says of a model: what it is, how its images are prepared, what its classes are called."""
+    config = model.config
+    return {
+        "format": FORMAT,
+        "version": VERSION,
+        "model": next(kind for kind, made in KINDS.items() if isinstance(config, made)),
+        "config": TypeAdapter(type(config)).dump_python(config, mode="json"),
+        "preprocessing": TypeAdapter(Preprocessing).dump_python(model.preprocessing, mode="json"),
+        "classes": model.classes,
+    }
+
+
+def save(model: Model, path: Path) -> None:
     """Write the folder, whole or not at all.
 
     Raises:
         UserError: `path` holds something else than a model.
     """
-    config = config_of(model)
-    description = {
-        "format": FORMAT,
-        "version": VERSION,
-        "model": next(kind for kind, made in KINDS.items() if isinstance(config, made)),
-        "config": TypeAdapter(type(config)).dump_python(config, mode="json"),
-        "preprocessing": TypeAdapter(Preprocessing).dump_python(preprocessing_of(model), mode="json"),
-        "classes": classes_of(model),
-    }
     state = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
     with new_folder(path) as folder:
-        write_json(folder / "config.json", description)
+        write_json(folder / "config.json", description_of(model))
         save_file(state, folder / "model.safetensors", metadata={"format": "pt"})
 
 

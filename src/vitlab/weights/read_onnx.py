@@ -1,16 +1,162 @@
-"""ONNX files: the constants of a graph, under the names of the modules that use them."""
+"""ONNX files: the constants of a graph, under the names that the modules which use them once had.
 
+Exporters keep the names of most arrays and lose those of transposed matrices and folded positions. A matrix is named
+after the bias that is added to its product; two tables of positions without a name are the class token's and the rest.
+"""
+
+import logging
+import math
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
 
 from vitlab.errors import UserError
-from vitlab.weights.tensors import TensorFile
+from vitlab.weights.tensors import MOST_ARRAYS, Declared, Shape, TensorFile, as_float32, check_declared, shown
+
+log = logging.getLogger(__name__)
+
+METADATA_KEY = "vitlab"
+MOST_BYTES = 2**31
+NAMELESS = re.compile(r"onnx::\w+|val_\d+|\d+")
+# ONNX numbers its types; these are the floating-point ones.
+TYPES: Mapping[int, str] = {1: "float32", 10: "float16", 11: "float64", 16: "bfloat16"}
+CLASS_TOKEN, POSITIONS = "embeddings.cls_token", "embeddings.position_embeddings"
+
+
+@dataclass(frozen=True)
+class Constant:
+    """The constants of the graph that make one array, and how."""
+
+    sources: tuple[Any, ...]
+    make: Callable[..., torch.Tensor]
+    shape: Shape
 
 
 def looks_like(head: bytes) -> bool:
-    """Whether a file starts as ONNX's protocol buffer does: with its version, then the producer's name."""
+    """Whether a file starts as ONNX's protocol buffer does: with its version, then the producer or the graph."""
     return len(head) > 3 and head[0] == 0x08 and head[1] < 0x40 and head[2] in (0x12, 0x3A, 0x42)
 
 
 def open_onnx(path: Path) -> TensorFile:
-    """Not yet."""
-    raise UserError(f"{path}: is an ONNX file")
+    """The arrays of a graph that PyTorch exported from a model with a known naming.
+
+    Raises:
+        UserError: onnx is not installed, or the file is damaged, keeps its arrays elsewhere, or is vitlab's own export.
+    """
+    where = str(path)
+    if path.stat().st_size > MOST_BYTES:
+        raise UserError(f"{where}: is larger than the 2 GiB of an ONNX file; get it again")
+    try:
+        import onnx
+    except ImportError as error:
+        raise UserError(f"{where}: ONNX needs onnx; install it with `pip install 'vitlab[onnx]'`") from error
+    try:
+        model = onnx.ModelProto.FromString(path.read_bytes())
+    except Exception as error:  # protobuf's own errors have no common base that is public
+        raise UserError(f"{where}: a truncated or damaged ONNX file, or none; get it again") from error
+    if any(entry.key == METADATA_KEY for entry in model.metadata_props):
+        raise UserError(
+            f"{where}: is vitlab's export for inference, which has lost names; load the model it was made from"
+        )
+    constants = _constants(where, model.graph)
+    arrays = {name: Declared(constant.shape, "float32") for name, constant in constants.items()}
+
+    def read(name: str) -> torch.Tensor:
+        constant = constants[name]
+        return constant.make(*(_values(where, source) for source in constant.sources)).contiguous()
+
+    return TensorFile(where, "ONNX file", arrays, read)
+
+
+def _constants(where: str, graph: Any) -> dict[str, Constant]:
+    if len(graph.initializer) > MOST_ARRAYS:
+        raise UserError(f"{where}: holds {len(graph.initializer)} arrays, no model has more than {MOST_ARRAYS}")
+    kept = {source.name: source for source in graph.initializer if source.data_type in TYPES}
+    shapes = {name: _shape(where, source) for name, source in kept.items()}
+    found = {
+        name: Constant((source,), _same, shapes[name])
+        for name, source in kept.items()
+        if not NAMELESS.fullmatch(name)
+    }
+    nameless = {name for name in kept if NAMELESS.fullmatch(name) and len(shapes[name]) > 1}
+    for matrix, name in _named_by_bias(graph, nameless).items():
+        nameless.discard(matrix)
+        found[name] = Constant((kept[matrix],), _transposed, shapes[matrix][::-1])
+    found |= _positions(found, {name: kept[name] for name in sorted(nameless)}, shapes)
+    used = {source.name for constant in found.values() for source in constant.sources}
+    return found | {name: Constant((kept[name],), _same, shapes[name]) for name in nameless - used}
+
+
+def _named_by_bias(graph: Any, matrices: set[str]) -> dict[str, str]:
+    """x @ matrix, to which "layer.bias" is added, is "layer.weight" transposed."""
+    products = {
+        node.output[0]: node.input[1]
+        for node in graph.node
+        if node.op_type == "MatMul" and len(node.input) == 2 and len(node.output) == 1 and node.input[1] in matrices
+    }
+    names = {}
+    for node in graph.node:
+        if node.op_type == "Add" and len(node.input) == 2:
+            for product, bias in (tuple(node.input), tuple(node.input)[::-1]):
+                if product in products and bias.endswith(".bias"):
+                    names[products[product]] = bias.removesuffix("bias") + "weight"
+    return names
+
+
+def _positions(
+    found: Mapping[str, Constant], nameless: Mapping[str, Any], shapes: Mapping[str, Shape]
+) -> dict[str, Constant]:
+    """The class token's position (1, 1, D) and the patches' (1, P, D), which exporters cut apart."""
+    tokens = [name for name in found if name.endswith(CLASS_TOKEN)]
+    tables = [name for name in nameless if len(shapes[name]) == 3 and shapes[name][0] == 1]
+    tables.sort(key=lambda name: shapes[name][1])
+    if len(tokens) != 1 or len(tables) != 2:
+        return {}
+    first, rest = tables
+    width = found[tokens[0]].shape[-1]
+    if shapes[first] != (1, 1, width) or shapes[rest][2] != width:
+        return {}
+    name = tokens[0].removesuffix(CLASS_TOKEN) + POSITIONS
+    shape = (1, 1 + shapes[rest][1], width)
+    return {name: Constant((nameless[first], nameless[rest]), _one_after_another, shape)}
+
+
+def _same(tensor: torch.Tensor) -> torch.Tensor:
+    return tensor
+
+
+def _transposed(tensor: torch.Tensor) -> torch.Tensor:
+    return tensor.T
+
+
+def _one_after_another(first: torch.Tensor, rest: torch.Tensor) -> torch.Tensor:
+    return torch.cat((first, rest), dim=1)
+
+
+def _shape(where: str, source: Any) -> Shape:
+    shape = check_declared(where, source.name, [int(side) for side in source.dims])
+    item = 4 if source.data_type == 1 else 8 if source.data_type == 11 else 2
+    held = len(source.raw_data) if source.HasField("raw_data") else len(source.float_data) * item
+    if source.data_location or source.external_data:
+        raise UserError(f"{where}: keeps its arrays in other files; vitlab reads one file: export it without external data")
+    if held != math.prod(shape) * item:
+        raise UserError(
+            f"{where}: array '{shown(source.name)}' declares {math.prod(shape)} numbers and holds {held} bytes; "
+            "get the file again"
+        )
+    return shape
+
+
+def _values(where: str, source: Any) -> torch.Tensor:
+    shape = tuple(source.dims)
+    if not source.HasField("raw_data"):
+        return torch.tensor(np.array(source.float_data, dtype=np.float32)).reshape(shape)
+    kinds = {1: torch.float32, 10: torch.float16, 11: torch.float64, 16: torch.bfloat16}
+    data = bytearray(source.raw_data)
+    flat = torch.frombuffer(data, dtype=kinds[source.data_type]) if data else torch.empty(0)
+    return as_float32(where, source.name, flat.reshape(shape))

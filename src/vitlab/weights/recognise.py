@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 
 from vitlab.errors import UserError
-from vitlab.weights import flax, native, timm
+from vitlab.weights import flax, native, timm, torchvision, transformers
 from vitlab.weights.plan import Plan, Settings
 from vitlab.weights.tensors import Shape, TensorFile, listed
 
@@ -23,6 +23,10 @@ def planner(file: TensorFile, settings: Settings) -> Planner:
         return flax.plan
     if timm.recognise(shapes):
         return timm.plan
+    if transformers.recognise(shapes):
+        return transformers.plan
+    if torchvision.recognise(shapes):
+        return torchvision.plan
     raise UserError(
         f"{file.where}: a {file.kind} of {len(shapes)} arrays, such as {listed(shapes, 2)}, which is none of the models "
         "vitlab knows (ViT, hybrid or BiT ResNet of vitlab, Flax, timm, transformers, torchvision, DeiT, DINO or MAE)"

@@ -5,12 +5,15 @@ from pathlib import Path
 
 from vitlab.errors import unknown_name
 from vitlab.models.build import Model
-from vitlab.weights import flax, native, timm
+from vitlab.weights import flax, native, onnx, timm, torchvision, transformers
 
 FORMATS: Mapping[str, Callable[[Model, Path], None]] = {
     "vitlab": native.save,
     "flax": flax.save,
     "timm": timm.save,
+    "transformers": transformers.save,
+    "torchvision": torchvision.save_file,
+    "onnx": onnx.save,
 }
 
 

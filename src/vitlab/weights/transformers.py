@@ -1,11 +1,8 @@
-"""Hugging Face transformers: ViT, ViT-MAE, DINO, DINOv2, ViT-hybrid and BiT; folders with config.json.
-
-transformers 5 holds other names in memory than it saves; both are read, and the saved ones are written.
-"""
+"""Hugging Face transformers: ViT, ViT-MAE, DINOv2, ViT-hybrid and BiT, with the config.json beside them."""
 
 import logging
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from safetensors.torch import save_file
@@ -14,15 +11,16 @@ from torch import Tensor
 from vitlab.errors import UserError
 from vitlab.files import write_json
 from vitlab.models.build import Model
-from vitlab.recipes.configs import Gelu, ModelConfig, ResNetConfig
+from vitlab.recipes.configs import Gelu, ModelConfig, ResNetConfig, ViTConfig
 from vitlab.recipes.preprocessing import Preprocessing
-from vitlab.weights import layouts, preprocessors
+from vitlab.weights import preprocessors
+from vitlab.weights import transformers_names as naming
 from vitlab.weights.architecture import Known, as_size, resnet_config, shapes_after, vit_config
 from vitlab.weights.exporting import Holds, check_holds, class_names, state_of
 from vitlab.weights.folders import new_folder
 from vitlab.weights.naming import check_native_parts, prefix_before
 from vitlab.weights.plan import Part, Plan, Settings
-from vitlab.weights.tensors import Shape, shown
+from vitlab.weights.tensors import Shape
 
 log = logging.getLogger(__name__)
 
@@ -37,37 +35,14 @@ GELUS: Mapping[str, Gelu] = {
     "gelu_pytorch_tanh": "tanh",
     "gelu_accurate": "tanh",
 }
-# Older names first; the replacements are vitlab's names, query, key and value apart.
-STEM = r"embeddings\.patch_embeddings\.backbone\.(?:bit\.)?"
-RENAMES: Sequence[tuple[str, str]] = (
-    (r"embeddings\.cls_token", "cls_token"),
-    (r"embeddings\.position_embeddings", "pos_embed"),
-    (r"embeddings\.patch_embeddings\.projection\.", "patch_embed.proj."),
-    (STEM + r"embedder\.convolution\.", "patch_embed.backbone.stem.conv."),
-    (STEM + r"embedder\.norm\.", "patch_embed.backbone.stem.norm."),
-    (STEM + r"encoder\.stages\.(\d+)\.layers\.", r"patch_embed.backbone.stages.\1.blocks."),
-    (r"(?:encoder\.layer|layers)\.(\d+)\.", r"blocks.\1."),
-    (r"(blocks\.\d+)\.layernorm_before\.", r"\1.norm1."),
-    (r"(blocks\.\d+)\.layernorm_after\.", r"\1.norm2."),
-    (r"(blocks\.\d+)\.attention\.(?:attention\.)?(query|key|value)\.", r"\1.attn.\2."),
-    (r"(blocks\.\d+)\.attention\.q_proj\.", r"\1.attn.query."),
-    (r"(blocks\.\d+)\.attention\.k_proj\.", r"\1.attn.key."),
-    (r"(blocks\.\d+)\.attention\.v_proj\.", r"\1.attn.value."),
-    (r"(blocks\.\d+)\.attention\.(?:output\.dense|o_proj)\.", r"\1.attn.proj."),
-    (r"(blocks\.\d+)\.intermediate\.dense\.", r"\1.mlp.fc1."),
-    (r"(blocks\.\d+)\.output\.dense\.", r"\1.mlp.fc2."),
-    (r"layernorm\.", "norm."),
-)
-RESNET_RENAMES: Sequence[tuple[str, str]] = (
-    (r"embedder\.convolution\.", "stem.conv."),
-    (r"encoder\.stages\.(\d+)\.layers\.", r"stages.\1.blocks."),
-)
 LEFT_OUT = {
     r"embeddings\.mask_token": "the token of masked training",
     r"pooler\..*": "the pooler, which classification does not use",
     r"decoder\..*": "the decoder of masked training",
 }
-FOLDED = {"attn.proj": "layer_scale1.lambda1", "mlp.fc2": "layer_scale2.lambda1"}
+# These were trained with ImageNet's statistics, the rest with 0.5.
+IMAGENET_KINDS = ("dinov2", "vit_mae", "vit_msn")
+TWO_PART_HEAD = "a head on the class token and the mean of the patches, which vitlab's models do not have"
 
 
 def recognise(shapes: Mapping[str, Shape]) -> bool:
@@ -86,45 +61,158 @@ def plan(shapes: Mapping[str, Shape], settings: Settings) -> Plan:
     is_vit = any(name.endswith(PATCHES) for name in shapes)
     prefix = prefix_before(shapes, PATCHES if is_vit else ROOT, where) or ""
     inner = {name.removeprefix(prefix): name for name in shapes if name.startswith(prefix)}
-    dropped = {
-        name: reason
-        for short, name in inner.items()
-        for pattern, reason in LEFT_OUT.items()
-        if re.fullmatch(pattern, short)
-    }
-    dropped |= {name: "the decoder of masked training" for name in shapes if name.startswith("decoder.")}
-    renames = RENAMES if is_vit else RESNET_RENAMES
-    names = {_renamed(short, renames): name for short, name in inner.items() if name not in dropped}
-    head = _head(shapes, is_vit)
+    inner |= {name: name for name in shapes if name.startswith(("decoder.", "classifier."))}
+    dropped: dict[str, str] = {}
+    for short, name in inner.items():
+        dropped |= {name: reason for pattern, reason in LEFT_OUT.items() if re.fullmatch(pattern, short)}
+    names = {naming.ours(short): name for short, name in inner.items() if name not in dropped}
+    parts: dict[str, Part]
+    config: ModelConfig
     if is_vit:
-        parts, dropped_head = _vit_parts(names), _two_part_head(head, names, shapes, settings)
-        parts |= {} if dropped_head else head
-        scaled = any(name.endswith(tuple(FOLDED.values())) for name in names)
-        config: ModelConfig = vit_config(shapes_after(parts, shapes, where), _known(settings, scaled=scaled))
-        dropped |= dropped_head
+        parts, config = _vit(names, shapes, settings, dropped)
     else:
-        parts = {ours: Part((theirs,)) for ours, theirs in names.items()} | head
-        known = Known(where, "erf", asked=settings.image_size)
-        config = resnet_config(shapes_after(parts, shapes, where), known)
-    return Plan("a model of transformers", config, parts, _preprocessing(config, settings), dropped, _classes(config, settings))
+        parts, config = _resnet(names, shapes, settings)
+    preprocessing = _preprocessing(config, settings, dino=_has_scales(names))
+    return Plan("a model of transformers", config, parts, preprocessing, dropped, _classes(config, settings))
 
 
 def save(model: Model, path: Path) -> None:
     """Write a folder that `from_pretrained` of ViTForImageClassification or BitForImageClassification reads.
 
+    A model without a head is written as ViTModel or BitModel.
+
     Raises:
         UserError: the model has parts that transformers' has not.
     """
     check_holds(model, HOLDS)
-    state = state_of(model)
-    if isinstance(model.config, ResNetConfig):
-        description, arrays = _bit_config(model.config), _bit_arrays(state)
+    config, headless = model.config, model.config.num_classes == 0
+    if isinstance(config, ResNetConfig):
+        description = _bit_description(config, headless=headless)
+        arrays = naming.resnet_arrays(state_of(model), headless=headless)
     else:
-        description, arrays = _vit_config(model), _vit_arrays(state, headless=model.config.num_classes == 0)
+        description = _vit_description(config, headless=headless)
+        arrays = naming.vit_arrays(state_of(model), headless=headless)
     names = class_names(model)
     description["id2label"] = {str(index): name for index, name in names.items()}
     description["label2id"] = {name: index for index, name in names.items()}
+    whole = {name: array.contiguous() for name, array in arrays.items()}
     with new_folder(path) as folder:
         write_json(folder / "config.json", description)
         write_json(folder / "preprocessor_config.json", preprocessors.to_transformers(model.preprocessing))
-        save_file({name: array.contiguous() for name, array in arrays.items()}, folder / "model.safetensors", {"format": "pt"})
+        save_file(whole, folder / "model.safetensors", metadata={"format": "pt"})
+
+
+def _vit(
+    names: Mapping[str, str], shapes: Mapping[str, Shape], settings: Settings, dropped: dict[str, str]
+) -> tuple[dict[str, Part], ViTConfig]:
+    parts = naming.vit_parts({name: source for name, source in names.items() if not name.startswith("classifier.")})
+    head, norm = shapes.get("classifier.weight", ()), shapes.get(names.get("norm.weight", ""), ())
+    if len(head) == 2 and norm and head[1] == 2 * norm[0]:
+        log.warning("%s: %s: left out; the model gives features", settings.where, TWO_PART_HEAD)
+        dropped |= {name: TWO_PART_HEAD for name in ("classifier.weight", "classifier.bias") if name in shapes}
+    else:
+        leaves = [leaf for leaf in ("weight", "bias") if f"classifier.{leaf}" in shapes]
+        parts |= {f"head.{leaf}": Part((f"classifier.{leaf}",)) for leaf in leaves}
+    known = _known(settings, scaled=_has_scales(names))
+    return parts, vit_config(shapes_after(parts, shapes, settings.where), known)
+
+
+def _has_scales(names: Iterable[str]) -> bool:
+    return any(name.endswith(tuple(naming.SCALES.values())) for name in names)
+
+
+def _resnet(
+    names: Mapping[str, str], shapes: Mapping[str, Shape], settings: Settings
+) -> tuple[dict[str, Part], ResNetConfig]:
+    kind, padding = settings.config.get("layer_type", "preactivation"), settings.config.get("global_padding")
+    if kind != "preactivation" or padding is not None:
+        raise UserError(
+            f"{settings.where}: a BiT of layer_type {kind!r} and global_padding {padding!r}; "
+            "vitlab's ResNets are BiT's own: 'preactivation' and null"
+        )
+    heads = {"classifier.1.weight": "head.fc.weight", "classifier.1.bias": "head.fc.bias"}
+    parts = {heads.get(name, name): Part((source,)) for name, source in names.items()}
+    if "head.fc.weight" in parts:
+        parts["head.fc.weight"] = Part(("classifier.1.weight",), _as_convolution)
+    known = Known(settings.where, "erf", asked=settings.image_size)
+    return parts, resnet_config(shapes_after(parts, shapes, settings.where), known)
+
+
+def _as_convolution(weight: Tensor) -> Tensor:
+    return weight[:, :, None, None]
+
+
+def _known(settings: Settings, *, scaled: bool) -> Known:
+    """What config.json says; where there is none, the defaults of ViTConfig, or of Dinov2Config with LayerScale."""
+    values, where = settings.config, settings.where
+    activation = values.get("hidden_act", "gelu")
+    if not isinstance(activation, str) or activation not in GELUS:
+        raise UserError(f"{where}: hidden_act {activation!r} is no GELU; vitlab's models have {', '.join(GELUS)}")
+    heads, eps = values.get("num_attention_heads"), values.get("layer_norm_eps", 1e-6 if scaled else 1e-12)
+    if not isinstance(eps, float | int) or not 0 < eps < 1:
+        raise UserError(f"{where}: config.json has layer_norm_eps {eps!r}, a small number above 0 was expected")
+    return Known(
+        where,
+        GELUS[activation],
+        norm_eps=float(eps),
+        heads=heads if isinstance(heads, int) and heads > 0 else None,
+        image_size=as_size(values.get("image_size")),
+        asked=settings.image_size,
+    )
+
+
+def _preprocessing(config: ModelConfig, settings: Settings, *, dino: bool) -> Preprocessing:
+    if settings.preprocessor:
+        return preprocessors.from_transformers(settings.preprocessor, config.image_hw, settings.where)
+    imagenet = dino or settings.config.get("model_type") in IMAGENET_KINDS
+    statistics = "ImageNet's mean and std" if imagenet else "mean and std 0.5"
+    log.warning("%s: no preprocessor_config.json beside the weights: %s are taken", settings.where, statistics)
+    return preprocessors.imagenet(config.image_hw, "bicubic") if imagenet else Preprocessing(config.image_hw)
+
+
+def _classes(config: ModelConfig, settings: Settings) -> tuple[str, ...] | None:
+    """The names in id2label; transformers fills it with LABEL_0, LABEL_1, ... where nobody named them."""
+    given = settings.config.get("id2label")
+    if not isinstance(given, dict) or set(given) != {str(index) for index in range(config.num_classes)}:
+        return None
+    names = tuple(str(given[str(index)]) for index in range(config.num_classes))
+    return None if all(re.fullmatch(r"LABEL_\d+", name) for name in names) else names
+
+
+def _vit_description(config: ViTConfig, *, headless: bool) -> dict[str, object]:
+    square = isinstance(config.image_size, int)
+    return {
+        "architectures": ["ViTModel" if headless else "ViTForImageClassification"],
+        "model_type": "vit",
+        "hidden_size": config.hidden,
+        "num_hidden_layers": config.layers,
+        "num_attention_heads": config.heads,
+        "intermediate_size": config.mlp,
+        "hidden_act": "gelu_pytorch_tanh" if config.gelu == "tanh" else "gelu",
+        "hidden_dropout_prob": config.dropout,
+        "attention_probs_dropout_prob": 0.0,
+        "layer_norm_eps": config.norm_eps,
+        "image_size": config.image_size if square else list(config.image_hw),
+        "patch_size": config.patch if isinstance(config.patch, int) else list(config.patch),
+        "num_channels": 3,
+        "qkv_bias": True,
+        "dtype": "float32",
+    }
+
+
+def _bit_description(config: ResNetConfig, *, headless: bool) -> dict[str, object]:
+    root, *inner = config.widths
+    return {
+        "architectures": ["BitModel" if headless else "BitForImageClassification"],
+        "model_type": "bit",
+        "embedding_size": root,
+        "hidden_sizes": [4 * width for width in inner],
+        "depths": list(config.blocks),
+        "layer_type": "preactivation",
+        "hidden_act": "relu",
+        "global_padding": None,
+        "num_groups": 32,
+        "num_channels": 3,
+        "width_factor": 1,
+        "dtype": "float32",
+    }

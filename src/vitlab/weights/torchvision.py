@@ -1,0 +1,106 @@
+"""torchvision's names of its plain ViTs, in a safetensors file that its `load_state_dict` takes."""
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from safetensors.torch import save
+
+from vitlab.errors import UserError
+from vitlab.files import write_bytes
+from vitlab.models.build import Model
+from vitlab.weights import preprocessors
+from vitlab.weights.architecture import Known, shapes_after, vit_config
+from vitlab.weights.exporting import Holds, check_holds, state_of
+from vitlab.weights.naming import check_native_parts, prefix_before
+from vitlab.weights.plan import Part, Plan, Settings
+from vitlab.weights.tensors import Shape
+
+HOLDS = Holds(
+    "torchvision",
+    heads=["token"],
+    gelus=["erf"],
+    hybrids=False,
+    resnets=False,
+    rectangles=False,
+    headless=False,
+    norm_eps=1e-6,
+    preprocessing=preprocessors.imagenet((224, 224), "bilinear"),
+)
+LANDMARK = "conv_proj.weight"
+TOP = {
+    "class_token": "cls_token",
+    "encoder.pos_embedding": "pos_embed",
+    "conv_proj": "patch_embed.proj",
+    "encoder.ln": "norm",
+    "heads.head": "head",
+    "heads.pre_logits": "pre_logits",
+}
+LAYER = re.compile(r"encoder\.layers\.encoder_layer_(\d+)\.(.+)")
+IN_LAYER = {
+    "ln_1": "norm1",
+    "ln_2": "norm2",
+    "self_attention.in_proj": "attn.qkv",
+    "self_attention.out_proj": "attn.proj",
+    "mlp.0": "mlp.fc1",
+    "mlp.3": "mlp.fc2",
+}
+# Names of torchvision before 0.13.
+OLDER = {"mlp.linear_1": "mlp.fc1", "mlp.linear_2": "mlp.fc2"}
+
+
+def recognise(shapes: Mapping[str, Shape]) -> bool:
+    """Whether the names are those of torchvision's VisionTransformer."""
+    return any(name.endswith(LANDMARK) for name in shapes) and any("encoder_layer_0." in name for name in shapes)
+
+
+def plan(shapes: Mapping[str, Shape], settings: Settings) -> Plan:
+    """The model that the arrays fit: exact GELU, epsilon 1e-6, ImageNet's preprocessing.
+
+    Raises:
+        UserError: no whole model.
+    """
+    check_native_parts(shapes, settings.where)
+    prefix = prefix_before(shapes, LANDMARK, settings.where) or ""
+    parts = {_ours(name.removeprefix(prefix)): Part((name,)) for name in shapes if name.startswith(prefix)}
+    known = Known(settings.where, "erf", asked=settings.image_size)
+    config = vit_config(shapes_after(parts, shapes, settings.where), known)
+    return Plan("a ViT of torchvision", config, parts, preprocessors.imagenet(config.image_hw, "bilinear"))
+
+
+def save_file(model: Model, path: Path) -> None:
+    """Write a safetensors file under torchvision's names.
+
+    Raises:
+        UserError: the model has parts that torchvision's has not.
+    """
+    check_holds(model, HOLDS)
+    if path.is_dir():
+        raise UserError(f"{path}: is a folder, torchvision is one file; give a name such as model.safetensors")
+    arrays: dict[str, torch.Tensor] = {_theirs(name): array.contiguous() for name, array in state_of(model).items()}
+    write_bytes(path, save(arrays, metadata={"format": "pt"}))
+
+
+def _split(name: str) -> tuple[str, str]:
+    """A name without its last part, and that part with what joins it: MultiheadAttention writes in_proj_weight."""
+    match = re.fullmatch(r"(.+?)[._](weight|bias)", name)
+    return (match[1], match[2]) if match else (name, "")
+
+
+def _ours(name: str) -> str:
+    base, leaf = _split(name)
+    if match := LAYER.fullmatch(base):
+        inner = (IN_LAYER | OLDER).get(match[2], match[2])
+        return f"blocks.{match[1]}.{inner}.{leaf}"
+    return f"{TOP.get(base, base)}.{leaf}".removesuffix(".")
+
+
+def _theirs(name: str) -> str:
+    base, leaf = _split(name)
+    if match := re.fullmatch(r"blocks\.(\d+)\.(.+)", base):
+        inner = next(theirs for theirs, ours in IN_LAYER.items() if ours == match[2])
+        joint = "_" if inner.endswith("in_proj") else "."
+        return f"encoder.layers.encoder_layer_{match[1]}.{inner}{joint}{leaf}"
+    theirs = next(theirs for theirs, ours in TOP.items() if ours == base)
+    return f"{theirs}.{leaf}".removesuffix(".")

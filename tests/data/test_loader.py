@@ -1,0 +1,181 @@
+"""Laws of the loader: batches are functions of the step, whatever the threads and wherever the stream is entered."""
+
+import threading
+
+import numpy as np
+import pytest
+import torch
+
+from vitlab.data import loader
+from vitlab.data.augment import augment
+from vitlab.data.catalog import open_source
+from vitlab.data.folders import open_folder
+from vitlab.data.images import decode, prepare
+from vitlab.data.loader import evaluation_batches, normalise, training_batches
+from vitlab.data.order import sample_generator, sample_order
+from vitlab.errors import UserError
+from vitlab.recipes.augmentation import Augmentation
+from vitlab.recipes.preprocessing import Preprocessing
+
+SMALL = Preprocessing(size=(24, 32))
+RULES = Augmentation(crop="inception")
+
+
+@pytest.fixture
+def source(animals):
+    return open_folder(animals, "train")
+
+
+def stream(source, *, first_step=0, steps=9, workers=0, seed=3, batch_size=6):
+    return training_batches(
+        source, SMALL, RULES, batch_size=batch_size, seed=seed, first_step=first_step, steps=steps, workers=workers
+    )
+
+
+def same(first, second):
+    assert first.step == second.step
+    for name in ("images_BHWC", "labels_B", "indices_B", "epochs_B"):
+        assert torch.equal(getattr(first, name), getattr(second, name))
+
+
+def threads():
+    return [thread for thread in threading.enumerate() if thread.name.startswith("vitlab-data")]
+
+
+def test_batches_are_what_the_parts_make(source):
+    """16 images in batches of 6: the third batch spans two epochs."""
+    for step, batch in enumerate(stream(source)):
+        epochs, indices = sample_order(np.arange(6 * step, 6 * step + 6), 16, 3)
+        assert batch.step == step
+        assert batch.epochs_B.tolist() == epochs.tolist()
+        assert batch.indices_B.tolist() == indices.tolist()
+        for row, (epoch, index) in enumerate(zip(epochs.tolist(), indices.tolist(), strict=True)):
+            sample = source.read(index)
+            image = augment(decode(sample.data, sample.name), RULES, SMALL, sample_generator(3, epoch, index))
+            assert (batch.images_BHWC[row].numpy() == image).all()
+            assert batch.labels_B[row] == sample.label
+        assert batch.images_BHWC.dtype == torch.uint8
+        assert batch.labels_B.dtype == torch.int64
+
+
+@pytest.mark.parametrize("workers", [0, 1, 4, None])
+@pytest.mark.parametrize("first_step", [0, 1, 5])
+def test_threads_and_entry_change_nothing(source, workers, first_step, monkeypatch):
+    monkeypatch.setattr(loader, "SMALLEST_CHUNK", 1)
+    expected = list(stream(source))[first_step:]
+    found = list(stream(source, first_step=first_step, workers=workers))
+    assert len(found) == len(expected) == 9 - first_step
+    for first, second in zip(found, expected, strict=True):
+        same(first, second)
+    assert threads() == []
+
+
+def test_the_cache_changes_nothing(source, monkeypatch):
+    expected = list(stream(source))
+    for room in (0, 20_000):
+        monkeypatch.setattr(loader, "CACHE_BYTES", room)
+        for first, second in zip(stream(source), expected, strict=True):
+            same(first, second)
+
+
+def test_the_cache_is_bounded_and_used(source, monkeypatch):
+    reads = []
+    counted = type(source).read
+    monkeypatch.setattr(type(source), "read", lambda self, index: reads.append(index) or counted(self, index))
+    list(stream(source, steps=8))
+    assert sorted(reads) == list(range(16))
+    reads.clear()
+    monkeypatch.setattr(loader, "CACHE_BYTES", 40 * 48 * 3)  # one image
+    list(stream(source, steps=8))
+    assert len(reads) >= 3 * 15
+
+
+def test_every_epoch_sees_every_image_once(source):
+    indices = torch.cat([batch.indices_B for batch in stream(source, steps=8)])
+    epochs = torch.cat([batch.epochs_B for batch in stream(source, steps=8)])
+    for epoch in range(3):
+        assert sorted(indices[epochs == epoch].tolist()) == list(range(16))
+
+
+def test_seeds_and_epochs_differ(source):
+    first, other = next(stream(source, batch_size=16)), next(stream(source, batch_size=16, seed=4))
+    assert not torch.equal(first.indices_B, other.indices_B)
+    batches = list(stream(source, batch_size=16, steps=2))
+    by_index = [batch.images_BHWC[batch.indices_B.argsort()] for batch in batches]
+    assert not torch.equal(*by_index)
+
+
+@pytest.mark.parametrize("workers", [0, 3])
+@pytest.mark.parametrize("batch_size", [1, 5, 16, 100])
+def test_evaluation_sees_every_image_once_in_order(source, workers, batch_size):
+    batches = list(evaluation_batches(source, SMALL, batch_size=batch_size, workers=workers))
+    assert torch.cat([batch.indices_B for batch in batches]).tolist() == list(range(16))
+    assert torch.cat([batch.labels_B for batch in batches]).tolist() == source.labels_N.tolist()
+    assert {len(batch.labels_B) for batch in batches[:-1]} <= {batch_size}
+    images = torch.cat([batch.images_BHWC for batch in batches])
+    for index in range(16):
+        sample = source.read(index)
+        assert (images[index].numpy() == prepare(decode(sample.data, sample.name), SMALL)).all()
+
+
+@pytest.mark.parametrize("workers", [0, 1, 4])
+def test_a_broken_image_surfaces_in_the_consumer(source, workers):
+    batches = list(stream(source, steps=3))
+    broken = source.files[int(batches[2].indices_B[1])]
+    with open(broken, "wb") as file:  # noqa: PTH123
+        file.write(b"no image")
+    found = stream(source, steps=3, workers=workers)
+    with pytest.raises(UserError, match="not a JPEG, PNG") as caught:
+        list(found)
+    assert str(caught.value).startswith(broken)
+    assert threads() == []
+
+
+def test_closing_stops_the_threads(source):
+    batches = stream(source, steps=10**9, workers=3)
+    next(batches)
+    assert threads()
+    batches.close()
+    assert threads() == []
+
+
+def test_batches_ahead_are_bounded(source, monkeypatch):
+    read = set()
+    counted = type(source).read
+    monkeypatch.setattr(type(source), "read", lambda self, index: read.add(index) or counted(self, index))
+    monkeypatch.setattr(loader, "CACHE_BYTES", 0)
+    batches = evaluation_batches(source, SMALL, batch_size=2, workers=4)
+    next(batches)
+    batches.close()
+    assert len(read) <= 2 * (1 + loader.BATCHES_AHEAD)
+
+
+def test_a_source_smaller_than_a_batch_is_refused_at_once(source):
+    with pytest.raises(UserError, match=r"its 16 images are fewer than a batch of 17; .*--set batch_size=16$"):
+        stream(source, batch_size=17)
+
+
+def test_the_bundled_images_are_trained_on_as_they_are():
+    source = open_source("fashion-mnist", "train")
+    rules = Augmentation(crop="none", flip=False)
+    size = Preprocessing(size=(28, 28))
+    batch = next(training_batches(source, size, rules, batch_size=64, seed=0, steps=1, workers=0))
+    sample = source.read(int(batch.indices_B[63]))
+    assert (batch.images_BHWC[63].numpy() == decode(sample.data, sample.name)).all()
+
+
+def test_normalise_is_the_definition_in_float64():
+    preprocessing = Preprocessing(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
+    images = torch.randint(0, 256, (5, 7, 6, 3), dtype=torch.uint8)
+    mean, std = (torch.tensor(values, dtype=torch.float64) for values in (preprocessing.mean, preprocessing.std))
+    expected = ((images.double() / 255 - mean) / std).permute(0, 3, 1, 2)
+    found = normalise(images, preprocessing)
+    assert found.dtype == torch.float32
+    assert found.is_contiguous()
+    assert (found - expected).abs().max() < 1e-6
+    assert normalise(images, preprocessing, "cpu", torch.bfloat16).dtype == torch.bfloat16
+
+
+def test_the_papers_range():
+    ends = torch.tensor([0, 255], dtype=torch.uint8).view(2, 1, 1, 1).expand(2, 1, 1, 3)
+    assert normalise(ends, Preprocessing()).flatten().tolist() == [-1, -1, -1, 1, 1, 1]
