@@ -1,6 +1,7 @@
 """What `vitlab data info` shows."""
 
 import json
+import shutil
 
 import numpy as np
 
@@ -17,6 +18,15 @@ def test_counts_and_sizes(animals):
     assert 40 <= found["sizes"]["smallest"][0] <= found["sizes"]["median"][0] <= found["sizes"]["largest"][0] <= 49
     assert found["broken"] == []
     assert json.loads(json.dumps(found))["name"] == f"{animals} (train part)"
+
+
+def test_a_class_without_test_images_counts_none(animals):
+    for name in ("train", "val"):
+        (animals / name).mkdir()
+    (animals / "dog").rename(animals / "train/dog")
+    shutil.copytree(animals / "cat", animals / "val/cat")
+    (animals / "cat").rename(animals / "train/cat")
+    assert describe(open_folder(animals, "test"))["classes"] == {"cat": 10, "dog": 0}
 
 
 def test_broken_images_are_listed_not_raised(animals):

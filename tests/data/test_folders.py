@@ -216,6 +216,8 @@ def test_the_fingerprint_notices(animals, change):
 
 
 def test_fingerprints_tell_fields_apart():
-    assert fingerprint(["a"], [("x", 1, 0)]) != fingerprint(["a"], [("x", 10, 0)])
+    assert fingerprint(["a"], [("x", 1, 10)]) != fingerprint(["a"], [("x", 11, 0)])
+    assert fingerprint(["a"], [("x", 1, 0)]) != fingerprint(["a"], [("x1", 1, 0)])
+    assert fingerprint(["a"], [("x1", 1, 0)]) != fingerprint(["a"], [("x", 11, 0)])
     assert fingerprint(["a", "b"], []) != fingerprint(["ab"], [])
     assert fingerprint(["a"], [("x", 1, 0), ("y", 1, 0)]) != fingerprint(["a"], [("y", 1, 0), ("x", 1, 0)])

@@ -1,5 +1,9 @@
 """Damaged and cut-short images: an image, or one line that names it; never anything else."""
 
+import struct
+import subprocess
+import sys
+
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -77,8 +81,32 @@ def test_damage_gives_an_image_or_a_refusal(small_photo, kind, capfd):
         assert capfd.readouterr().err == ""
 
 
+def test_a_broken_chunk_is_refused(small_photo):
+    """Pillow raises a SyntaxError here."""
+    data = bytearray(encode(small_photo))
+    length = data.index(b"IDAT") - 4
+    data[length : length + 4] = (int.from_bytes(data[length : length + 4], "big") - 50).to_bytes(4, "big")
+    with pytest.raises(UserError, match=r"^x: it cannot be decoded \(broken PNG file"):
+        decode(bytes(data), "x")
+
+
 @settings(max_examples=300, deadline=None)
 @given(st.binary(max_size=400), st.sampled_from([b"", b"\xff\xd8\xff", b"GIF89a", b"BM", b"II*\0", b"MM\0*", b"RIFF"]))
 def test_noise_behind_a_magic_number_is_refused(noise, magic):
     with pytest.raises(UserError, match="^noise: "):
         decode(magic + noise, "noise")
+
+
+def test_nothing_but_the_one_line_reaches_stderr(small_photo):
+    """In a process of its own, because pytest itself listens to Python's logs and warnings."""
+    many_samples = bytearray(encode(small_photo, "TIFF"))
+    start = many_samples.index(struct.pack("<HHI", 277, 3, 1))  # samples per pixel
+    many_samples[start + 8 : start + 10] = struct.pack("<H", 219)
+    code = (
+        "import sys; from vitlab.data.images import decode; from vitlab.errors import UserError\n"
+        "try: decode(sys.stdin.buffer.read(), 'x')\n"
+        "except UserError as error: print(error)"
+    )
+    ran = subprocess.run([sys.executable, "-c", code], input=bytes(many_samples), capture_output=True, check=True)
+    assert ran.stdout.startswith(b"x: it is no readable JPEG, PNG")
+    assert ran.stderr == b""

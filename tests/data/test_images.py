@@ -12,7 +12,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
-from PIL import Image, ImageCms
+from PIL import Image, ImageCms, PngImagePlugin
 
 from data.pictures import encode
 from vitlab.data import pillow
@@ -155,6 +155,12 @@ def test_a_damaged_exif_block_does_not_cost_the_image(small_photo):
     assert decode(data, "x").shape == (60, 90, 3)
 
 
+def test_orientation_text_that_is_no_exif_does_not_cost_the_image(small_photo):
+    text = PngImagePlugin.PngInfo()
+    text.add_text("Raw profile type exif", "\nexif\n 4\nnot hexadecimal")
+    assert decode(encode(small_photo, pnginfo=text), "x").shape == (60, 90, 3)
+
+
 def test_the_first_frame_of_an_animation():
     frames = [Image.new("RGB", (4, 4), colour) for colour in (RED, GREEN)]
     for image_format in ("GIF", "PNG", "WEBP"):
@@ -184,11 +190,11 @@ def test_lab_is_refused_or_converted():
     ("data", "reason"),
     [
         (b"", "it is empty"),
-        (b"hello, this is not an image", "not a JPEG, PNG"),
+        (b"hello, this is not an image", "no readable JPEG, PNG"),
         (b"\x89PNG\r\n\x1a\n", "x.png"),
-        (b"%PDF-1.4", "not a JPEG, PNG"),
-        (b"SIMPLE  =                    T", "not a JPEG, PNG"),  # FITS
-        (b"8BPS\0\x01", "not a JPEG, PNG"),  # Photoshop
+        (b"%PDF-1.4", "no readable JPEG, PNG"),
+        (b"SIMPLE  =                    T", "no readable JPEG, PNG"),  # FITS
+        (b"8BPS\0\x01", "no readable JPEG, PNG"),  # Photoshop
     ],
 )
 def test_what_is_no_image_is_refused_by_name(data, reason):
@@ -240,8 +246,9 @@ def tiff_claiming(width, height):
 @pytest.mark.parametrize(
     "claiming", [png_claiming, gif_claiming, bmp_claiming, webp_claiming, jpeg_claiming, tiff_claiming]
 )
-def test_a_pixel_bomb_is_refused_from_its_header(claiming, monkeypatch):
-    """30,000 x 30,000 pixels; decoding or preparing to decode them would be noticed here."""
+@pytest.mark.parametrize("pillows_limit", [None, 89_478_485])
+def test_a_pixel_bomb_is_refused_from_its_header(claiming, pillows_limit, monkeypatch):
+    """30,000 x 30,000 pixels, also where somebody took Pillow's own limit away; decoding would be noticed."""
 
     def never(*arguments):
         raise AssertionError("the bomb was decoded")
@@ -249,8 +256,16 @@ def test_a_pixel_bomb_is_refused_from_its_header(claiming, monkeypatch):
     for plugin in ("PngImagePlugin.PngImageFile", "JpegImagePlugin.JpegImageFile", "ImageFile.ImageFile"):
         monkeypatch.setattr(f"PIL.{plugin}.load", never)
     monkeypatch.setattr("PIL._webp.WebPAnimDecoder", never)
+    monkeypatch.setattr("PIL.Image.MAX_IMAGE_PIXELS", pillows_limit)
     with pytest.raises(UserError, match=r"^x: .* pixels .*remove or replace this image$"):
         decode(claiming(30_000, 30_000), "x")
+
+
+def test_a_side_too_long_for_resizing_is_refused():
+    with pytest.raises(UserError, match="1 x 1048577 pixels have a side of more than 1,048,576"):
+        decode(png_claiming(1, 2**20 + 1), "x")
+    longest = np.full((2, 2**20, 3), 5, np.uint8)
+    assert (prepare(longest, Preprocessing(size=(3, 7), crop=0.9)) == 5).all()
 
 
 def test_between_pillows_warning_and_its_refusal_nothing_is_said(monkeypatch):

@@ -218,6 +218,12 @@ def test_a_cut_short_shard_is_refused_wherever_it_is_cut():
     for length in range(0, content + 1, 37):
         assert "cut short" in refused(data[:length])
     assert "cut short" in refused(shard_of(("a.png", PICTURE), ("a.cls", b"1"), end=False))
+    assert "member '0.png' ends at byte" in refused(data[:520])
+
+
+def test_a_name_without_end_is_refused():
+    for form in (tarfile.GNU_FORMAT, tarfile.PAX_FORMAT):
+        assert "an extended header of" in refused(shard_of(("x" * 70_000, b""), format=form))
 
 
 def test_a_second_archive_behind_the_first_is_not_lost_silently():

@@ -156,6 +156,7 @@ def test_the_true_class_is_blue_and_counted():
         model.head.bias.copy_(torch.tensor([9.0, 0, 0]))
     drawing = examples.draw_predictions(model, pictures, images, ["a", "b"], [0, 2], ["shoe", "bag", "hat"])
     assert "1 of these 2 are right" in drawing.caption
+    assert "right" not in examples.draw_predictions(model, pictures, images, ["a", "b"]).caption
     blues = []
     for axes in drawing.figure.axes:
         if axes.patches:

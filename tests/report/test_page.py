@@ -154,6 +154,21 @@ def test_several_folders_stand_one_after_the_other(journey, tmp_path):
     ]
 
 
+def test_tables_with_headlines_come_first_then_by_name(tmp_path):
+    for name in ("c", "a", "b"):
+        headline = [{"label": "l", "value": 1}] if name == "b" else []
+        write_table(tmp_path / "results" / f"{name}.json", f"table {name}", ["x"], [[1]], headline=headline)
+    text = written(tmp_path, out=tmp_path / "report.html")
+    assert headings(text, 3) == ["table b", "table a", "table c"]
+
+
+def test_where_weights_came_from_is_said_without_the_machines_folders(tmp_path):
+    run = write_run(tmp_path / "run")
+    recipe = (run / "recipe.toml").read_text()
+    (run / "recipe.toml").write_text('init_from = "/home/someone/upstream"\n' + recipe)
+    assert "from upstream · fashion-mnist · 200 steps of 64 images" in written(run, out=tmp_path / "report.html")
+
+
 def test_missing_pieces_are_left_out(tmp_path):
     run = write_run(tmp_path / "run")
     for name in ("metrics.jsonl", "environment.json"):

@@ -8,7 +8,6 @@ import time
 from pathlib import Path
 from typing import Annotated
 
-import torch
 import typer
 
 from vitlab import files, weights
@@ -89,9 +88,11 @@ def _look_inside(upstream: Path, source: Source, runtime: Runtime, out: Path) ->
     model.eval().to(runtime.device)
     batch = next(iter(loader.evaluation_batches(source, model.preprocessing, batch_size=LOOKED_AT)))
     inputs_BCHW = loader.normalise(batch.images_BHWC, model.preprocessing, runtime.device)
-    names = [source.classes[label] for label in batch.labels_B.tolist()]
-    with torch.inference_mode():
-        draw_inspection(model, batch.images_BHWC.numpy(), inputs_BCHW, names, out)
+    labels = batch.labels_B.tolist()
+    names = [source.classes[label] for label in labels]
+    draw_inspection(
+        model, batch.images_BHWC.numpy(), inputs_BCHW, names, out, labels=labels, classes=source.classes
+    )
 
 
 def _summary(pretrained: ResultTable, few: ResultTable, finetuned: ResultTable) -> ResultTable:

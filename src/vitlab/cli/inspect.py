@@ -32,4 +32,4 @@ def inspect_model(
     inputs_BCHW = loader.normalise(torch.from_numpy(pictures_BHWC), loaded.preprocessing, runtime.device)
     entries = draw_inspection(loaded, pictures_BHWC, inputs_BCHW, [path.stem for path in found], out)
     for entry in entries:
-        print(out / entry.file)
+        print(out / entry.file if entry.file else f"{entry.title}: left out, {entry.skipped}")

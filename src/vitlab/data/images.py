@@ -71,8 +71,8 @@ def _box(height: int, width: int, preprocessing: Preprocessing) -> tuple[float, 
         whole_width = max(whole_width, round(width * scale))
     top = (whole_height - out_height) // 2 * height / whole_height
     left = (whole_width - out_width) // 2 * width / whole_width
-    bottom = min(top + out_height * height / whole_height, height)
-    right = min(left + out_width * width / whole_width, width)
+    bottom = top + out_height * height / whole_height
+    right = left + out_width * width / whole_width
     return left, top, right, bottom
 
 

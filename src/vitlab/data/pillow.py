@@ -19,6 +19,7 @@ SUFFIXES = frozenset(
     [".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff"],
 )
 MAX_PIXELS = 178_956_970  # twice Pillow's threshold for a warning: where Pillow itself refuses
+MAX_SIDE = 2**20  # Pillow resizes with float32 coordinates: beyond 2^24 they miss whole pixels
 MAX_BYTES = 256 * 2**20
 
 ORIENTATION_TAG = 0x0112
@@ -79,6 +80,8 @@ def _webp_size(data: bytes) -> tuple[int, int] | None:
 
 
 def _check_size(width: int, height: int, name: str) -> None:
+    if max(width, height) > MAX_SIDE:
+        raise refuse(name, f"{width} x {height} pixels have a side of more than {MAX_SIDE:,}")
     if width * height > MAX_PIXELS:
         raise refuse(name, f"{width} x {height} pixels are more than the {MAX_PIXELS:,} that are decoded")
 
@@ -110,7 +113,7 @@ def open_image(data: bytes, name: str) -> Image.Image:
     except UserError:
         raise
     except UnidentifiedImageError as error:
-        raise refuse(name, "it is not a JPEG, PNG, WebP, GIF, BMP or TIFF image") from error
+        raise refuse(name, "it is no readable JPEG, PNG, WebP, GIF, BMP or TIFF image") from error
     except Image.DecompressionBombError as error:
         raise refuse(name, f"it has more than the {MAX_PIXELS:,} pixels that are decoded") from error
     except Exception as error:  # Pillow's plugins raise nearly every type on damaged files

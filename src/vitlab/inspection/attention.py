@@ -80,7 +80,7 @@ def attention_distance(model: nn.Module, images: Tensor, class_token: ClassToken
             reach_BHP = torch.einsum("bhij,ij->bhi", maps_BHPP, distances_PP.to(maps_BHPP))
             if class_token == "renormalise":
                 reach_BHP = reach_BHP / maps_BHPP.sum(-1)
-            sums_LH[layer] += reach_BHP.sum((0, 2)).double().cpu()
+            sums_LH[layer] += reach_BHP.sum((0, 2)).cpu().double()
             del maps_BHNN, maps_BHPP  # before the next layer's maps are made
     return sums_LH / (len(images_BCHW) * len(distances_PP))
 

@@ -40,7 +40,7 @@ def embedding_filters(model: nn.Module, components: int = 28) -> Tensor:
     if not 1 <= components <= most:
         raise UserError(f"{components} components: this model's filters have 1 to {most}")
     with inspecting(vit):
-        filters_DX = vit.patch_embed.proj.weight.permute(0, 2, 3, 1).flatten(1).double().cpu()
+        filters_DX = vit.patch_embed.proj.weight.permute(0, 2, 3, 1).flatten(1).cpu().double()
         centred_DX = filters_DX - filters_DX.mean(0)
         directions_KX = torch.linalg.svd(centred_DX, full_matrices=False).Vh[:components]
         largest_K1 = directions_KX.abs().argmax(1, keepdim=True)
@@ -75,7 +75,7 @@ def position_similarity(model: nn.Module) -> Tensor:
     """
     vit = transformer(model, "position similarity")
     with inspecting(vit):
-        positions_PD = _positions(vit).double().cpu()
+        positions_PD = _positions(vit).cpu().double()
         unit_PD = torch.nn.functional.normalize(positions_PD, dim=1, eps=1e-12)
         similarity_PP = (unit_PD @ unit_PD.T).clamp(-1, 1)
     return similarity_PP.float().reshape(*vit.grid, *vit.grid)

@@ -66,8 +66,8 @@ def line_chart(title: str, lines: Sequence[Series], *, percent: bool = False) ->
         lines: the series; each has a point at least.
         percent: values are shares, to be shown in percent.
     """
-    lines = [thinned(line) for line in lines]
-    values = [value for line in lines for value in line.values]
+    drawn = [thinned(line) for line in lines]
+    values = [value for line in drawn for value in line.values]
     vertical_ticks = _ticks(*_range(values, percent=percent, from_zero=title != "Loss"))
     first, last = min(line.steps[0] for line in lines), max(line.steps[-1] for line in lines)
     horizontal = _Axis(min(0.0, first), max(last, 1.0), LEFT, RIGHT)
@@ -75,7 +75,7 @@ def line_chart(title: str, lines: Sequence[Series], *, percent: bool = False) ->
     marks = [
         *_grid(vertical, vertical_ticks, percent=percent),
         *_steps(horizontal),
-        *(_line(number, line, horizontal, vertical, percent) for number, line in enumerate(lines)),
+        *(_line(number, line, horizontal, vertical, percent) for number, line in enumerate(drawn)),
     ]
     legend = tuple(
         (
@@ -85,9 +85,9 @@ def line_chart(title: str, lines: Sequence[Series], *, percent: bool = False) ->
         )
         for number, line in enumerate(lines)
     )
-    words = f"{title} over {_count(last)} steps: " + ", ".join(f"{name} {end}" for _, name, end in legend)
+    said = f"{title} over {_count(last)} steps: " + ", ".join(f"{name} {end}" for _, name, end in legend)
     svg = Markup('<svg viewBox="0 0 {} {}" role="img" aria-label="{}">{}</svg>').format(
-        WIDTH, HEIGHT, words, Markup("").join(marks)
+        WIDTH, HEIGHT, said, Markup("").join(marks)
     )
     return Chart(title, svg, legend)
 
@@ -97,15 +97,16 @@ def number_text(value: float, *, percent: bool = False) -> str:
     if percent:
         return f"{100 * value:.1f} %"
     if value != 0 and not 1e-4 <= abs(value) < 1e6:
-        mantissa, exponent = f"{value:.3g}".split("e") if "e" in f"{value:.3g}" else (f"{value:.3g}", "")
-        return f"{mantissa}e{int(exponent)}" if exponent else mantissa
+        mantissa, exponent = f"{value:.2e}".split("e")
+        return f"{mantissa.rstrip('0').rstrip('.')}e{int(exponent)}"
     return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
 
 
 def _range(values: Sequence[float], *, percent: bool, from_zero: bool) -> tuple[float, float]:
     low, high = min(values), max(values)
     if percent:
-        return max(0.0, low), max(high, low + 0.01)
+        low = max(0.0, min(low, high - 0.01))
+        return low, max(high, low + 0.01)
     if low >= 0 and (from_zero or low < 0.5 * high):  # a loss that falls far is read against nothing left
         low = 0.0
     return low, high

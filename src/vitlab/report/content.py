@@ -182,7 +182,7 @@ def _read_part(path: Path) -> Part:
     recipe_text = _read_text(path / "recipe.toml") if _is_run(path) else ""
     return Part(
         name=path.resolve().name,
-        tables=tuple(_read_json(file, TypeAdapter(Table)) for file in sorted(path.glob("results/*.json"))),
+        tables=_read_tables(path / "results"),
         pictures=tuple(_read_picture(folder, entry) for folder, entry in entries if entry.file),
         skipped=tuple(entry for _, entry in entries if entry.skipped),
         series=_read_series(path / "metrics.jsonl"),
@@ -190,6 +190,12 @@ def _read_part(path: Path) -> Part:
         recipe=from_toml(recipe_text, str(path / "recipe.toml")) if _is_run(path) else None,
         environment=_read_environment(path / "environment.json"),
     )
+
+
+def _read_tables(folder: Path) -> tuple[Table, ...]:
+    """By name of the file, but those with headline numbers first."""
+    tables = [_read_json(file, TypeAdapter(Table)) for file in sorted(folder.glob("*.json"))]
+    return tuple(sorted(tables, key=lambda table: not table.headline))
 
 
 def _read_figures(path: Path) -> list[tuple[Path, FigureEntry]]:

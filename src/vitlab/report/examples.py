@@ -126,13 +126,13 @@ def draw_predictions(
         right += int(probabilities_BK[index].argmax()) == label
         said = names[index] if label is None else f"true class: {class_names[label]}"
         _guesses(figure, probabilities_BK[index], class_names, label, said, bottom)
-    known = "" if labels is None else f" {right} of these {count} are right."
+    known = f" {right} of these {count} are right; the bar of the true class is blue." if labels is not None else ""
     return Drawing(
         "predictions",
         "Predictions",
         f"Sample images and the {min(GUESSES, len(class_names))} most probable classes of each, with probabilities."
-        f"{known} The true class's bar is blue, others are grey. Look for how sure the model is where it errs: close "
-        "calls between like things are sound, certainty about a wrong class is not.",
+        f"{known} Look for how sure the model is where it errs: close calls between like things are sound, certainty "
+        "about a wrong class is not.",
         f"{count} images in a column, each with bars for its most probable classes.{known}",
         figure,
     )
@@ -143,7 +143,7 @@ def _probabilities(model: Model, images_BCHW: Tensor) -> NDArray[np.float64]:
         raise NotApplicable("predictions: the model has no head; give one that was trained on classes")
     with inspecting(model):
         logits_BK = model(images_BCHW.to(next(model.parameters()).device))
-        probabilities_BK: NDArray[np.float64] = torch.softmax(logits_BK.double().cpu(), dim=1).numpy()
+        probabilities_BK: NDArray[np.float64] = torch.softmax(logits_BK.cpu().double(), dim=1).numpy()
     return probabilities_BK
 
 

@@ -4,6 +4,7 @@ import dataclasses
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import PurePath
 from typing import Any
 
 from vitlab.recipes.schema import Recipe
@@ -133,12 +134,17 @@ def _facts(part: Part) -> tuple[str, ...]:
         return ()
     length = f"{recipe.steps:,} steps" if recipe.steps is not None else f"{recipe.epochs:g} epochs"
     return (
-        f"from {recipe.init_from}" if recipe.init_from else recipe.model.name,
+        f"from {_last_name(recipe.init_from)}" if recipe.init_from else recipe.model.name,
         *((recipe.data.source,) if recipe.data.source else ()),
         f"{length} of {recipe.batch_size:,} images" if recipe.steps is not None else length,
         f"{_optimizer(recipe)} at {recipe.optimizer.learning_rate:g}",
         f"seed {recipe.seed}",
     )
+
+
+def _last_name(source: str) -> str:
+    """A path's last folder, which is enough to know it by and says nothing of the machine."""
+    return source if "://" in source else PurePath(source).name
 
 
 def _optimizer(recipe: Recipe) -> str:

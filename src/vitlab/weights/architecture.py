@@ -68,7 +68,6 @@ def vit_config(shapes: Mapping[str, Shape], known: Known) -> ViTConfig:
     hidden = patches[0]
     stem = _stem(shapes, known)
     layers = count(shapes, r"blocks\.(\d+)\.norm1\.weight", known)
-    representation = shapes.get("pre_logits.weight", (None,))[0]
     return ViTConfig(
         patch=(patches[2], patches[3]),
         hidden=hidden,
@@ -76,9 +75,9 @@ def vit_config(shapes: Mapping[str, Shape], known: Known) -> ViTConfig:
         mlp=_shape(shapes, "blocks.0.mlp.fc1.weight", 2, known)[0],
         heads=known.heads or _heads(hidden, known),
         image_size=_image_size(shapes, token_size(shapes, known), known),
-        num_classes=shapes.get("head.weight", (0,))[0],
+        num_classes=_outputs(shapes, "head.weight", 2, known) or 0,
         head="token" if "cls_token" in shapes else "gap",
-        representation=representation,
+        representation=_outputs(shapes, "pre_logits.weight", 2, known),
         position="learned" if "pos_embed" in shapes else "none",
         gelu=known.gelu,
         resnet=stem,
@@ -97,7 +96,7 @@ def resnet_config(shapes: Mapping[str, Shape], known: Known) -> ResNetConfig:
         blocks=blocks,
         width=_shape(shapes, "stem.conv.weight", 4, known)[0] / 64,
         image_size=known.image_size or known.asked or USUAL_IMAGE_SIZE,
-        num_classes=shapes.get("head.fc.weight", (0,))[0],
+        num_classes=_outputs(shapes, "head.fc.weight", 4, known) or 0,
     )
 
 
@@ -188,6 +187,10 @@ def _blocks(shapes: Mapping[str, Shape], root: str, known: Known) -> tuple[int, 
     stages = count(shapes, re.escape(root) + r"stages\.(\d+)\.blocks\.0\.conv1\.weight", known)
     one = re.escape(root) + r"stages\.{}\.blocks\.(\d+)\.conv1\.weight"
     return tuple(count(shapes, one.format(stage), known) for stage in range(stages))
+
+
+def _outputs(shapes: Mapping[str, Shape], name: str, sides: int, known: Known) -> int | None:
+    return _shape(shapes, name, sides, known)[0] if name in shapes else None
 
 
 def _shape(shapes: Mapping[str, Shape], name: str, sides: int, known: Known) -> Shape:

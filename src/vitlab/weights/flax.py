@@ -31,6 +31,7 @@ from vitlab.weights.architecture import (
 )
 from vitlab.weights.exporting import Holds, check_holds, state_of
 from vitlab.weights.flax_rows import LINEN, ORIGINAL, PATCH_POSITIONS, POSITIONS, Row
+from vitlab.weights.naming import check_native_parts
 from vitlab.weights.plan import Part, Plan, Settings, as_is
 from vitlab.weights.tensors import Shape
 
@@ -55,6 +56,7 @@ def plan(shapes: Mapping[str, Shape], settings: Settings) -> Plan:
     Raises:
         UserError: no whole model.
     """
+    check_native_parts(shapes, settings.where)
     prefix = _prefix(shapes)
     # Our names for theirs: without prefix, without TensorFlow's numbers.
     names = {NUMBERED.sub(r"/\1", name.removeprefix(prefix)): name for name in shapes if name.startswith(prefix)}

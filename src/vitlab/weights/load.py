@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from vitlab.errors import UserError
 from vitlab.models.build import Model
 from vitlab.weights.assemble import assemble
 from vitlab.weights.plan import Settings, Size
@@ -33,5 +34,10 @@ def load_model(
     """
     found = find(source)
     settings = Settings(found.file.where, found.config, found.preprocessor, image_size)
-    plan = planner(found.file, settings)(found.file.shapes, settings)
+    try:
+        plan = planner(found.file, settings)(found.file.shapes, settings)
+    except UserError as error:
+        # A config refuses sizes without knowing where they come from.
+        where = settings.where
+        raise error if where in str(error) else UserError(f"{where}: {error}") from error
     return assemble(found.file, plan, num_classes=num_classes, image_size=image_size).eval()

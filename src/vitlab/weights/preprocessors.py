@@ -43,7 +43,6 @@ def to_timm(preprocessing: Preprocessing) -> dict[str, object]:
     """The inverse of `from_timm`."""
     return {
         "input_size": [3, *preprocessing.size],
-        "fixed_input_size": True,
         "interpolation": "box" if preprocessing.interpolation == "area" else preprocessing.interpolation,
         "crop_pct": preprocessing.crop,
         "crop_mode": "squash" if preprocessing.resize == "square" else "center",

@@ -124,6 +124,8 @@ def save(model: Model, path: Path) -> None:
         "model_args": arguments,
         "pretrained_cfg": {
             **preprocessors.to_timm(model.preprocessing),
+            # A ViT's positions fix the size of its images; a ResNet takes any.
+            "fixed_input_size": isinstance(config, ViTConfig),
             "num_classes": config.num_classes,
             "custom_load": False,
         },
