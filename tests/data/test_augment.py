@@ -105,11 +105,12 @@ def test_pad_crop_keeps_the_size_whatever_the_padding(side, pad, seed):
 
 def test_half_of_the_images_are_mirrored(photo):
     size = Preprocessing(size=(16, 16))
+    photo = photo[:40, :40]
     plain = prepare(photo, size)
     found = [augment(photo, Augmentation(), size, rng) for rng in rngs(1000)]
     mirrored = sum((image == plain[:, ::-1]).all() for image in found)
     assert mirrored + sum((image == plain).all() for image in found) == 1000
-    assert abs(mirrored - 500) < 5 * np.sqrt(250)
+    assert abs(mirrored - 500) < 3 * np.sqrt(250)
     for rng in rngs(20):
         assert (augment(photo, Augmentation(flip=False), size, rng) == plain).all()
 

@@ -138,6 +138,8 @@ def test_sizes_of_tokens():
         ("B/16", {"patch": 0}, ["patch", "greater than 0"]),
         ("B/16", {"dropout": 1.0}, ["dropout", "less than 1"]),
         ("B/16", {"dropout": float("nan")}, ["dropout"]),
+        ("B/16", {"norm_eps": float("inf")}, ["norm_eps", "finite"]),
+        ("R50x1", {"width": float("inf")}, ["width", "finite"]),
         ("B/16", {"resnet": {"bloks": (1,)}}, ["resnet.bloks"]),
         ("B/16", {"resnet": {"width": 0.3}}, ["0.3", "19", "0.5"]),
         ("B/16", {"position": "relative", "position_at": "every_layer"}, ["relative", "every_layer", "learned"]),

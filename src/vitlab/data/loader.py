@@ -1,6 +1,7 @@
 """Batches: decoded and varied by threads, in an order that a step number alone determines."""
 
 import os
+import sys
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -79,7 +80,7 @@ class _Decoder:
 
 def default_workers() -> int:
     """One thread for each processor that this process may use."""
-    return len(os.sched_getaffinity(0)) if os.name == "posix" else os.cpu_count() or 1
+    return len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
 
 
 def training_batches(
@@ -183,52 +184,65 @@ def normalise(
     return numbers_BCHW.div_(255).sub_(mean_C).div_(std_C).to(dtype)
 
 
+@dataclass(frozen=True, eq=False)
+class _Filling:
+    """A batch whose rows threads are at work on."""
+
+    plan: _Plan
+    images_BHWC: NDArray[np.uint8]
+    parts: list[Future[None]]
+
+
 def _batches(
     plans: Iterator[_Plan], make: Make, source: Source, preprocessing: Preprocessing, workers: int | None
 ) -> Iterator[Batch]:
-    height, width = preprocessing.size
-
-    def fill(plan: _Plan, images_BHWC: NDArray[np.uint8], rows: range) -> None:
-        for row in rows:
-            images_BHWC[row] = make(int(plan.epochs_B[row]), int(plan.indices_B[row]))
-
-    def empty(plan: _Plan) -> NDArray[np.uint8]:
-        return np.empty((len(plan.indices_B), height, width, 3), np.uint8)
-
-    def finish(plan: _Plan, images_BHWC: NDArray[np.uint8]) -> Batch:
-        labels_B = torch.from_numpy(source.labels_N[plan.indices_B])
-        indices_B, epochs_B = torch.from_numpy(plan.indices_B), torch.from_numpy(plan.epochs_B)
-        return Batch(plan.step, torch.from_numpy(images_BHWC), labels_B, indices_B, epochs_B)
-
-    threads = default_workers() if workers is None else workers
-    if threads == 0:
+    if workers == 0:
         for plan in plans:
-            images_BHWC = empty(plan)
-            fill(plan, images_BHWC, range(len(images_BHWC)))
-            yield finish(plan, images_BHWC)
+            images_BHWC = _room(plan, preprocessing)
+            _fill(make, plan, images_BHWC, range(len(images_BHWC)))
+            yield _finished(plan, images_BHWC, source)
         return
-
+    threads = default_workers() if workers is None else workers
     pool = ThreadPoolExecutor(threads, thread_name_prefix="vitlab-data")
-    waiting: deque[tuple[_Plan, NDArray[np.uint8], list[Future[None]]]] = deque()
-
-    def finish_next() -> Batch:
-        plan, images_BHWC, parts = waiting.popleft()
-        for part in parts:
-            part.result()
-        return finish(plan, images_BHWC)
-
+    waiting: deque[_Filling] = deque()
     try:
         for plan in plans:
-            images_BHWC = empty(plan)
+            images_BHWC = _room(plan, preprocessing)
             chunks = _chunks(len(images_BHWC), threads)
-            parts = [pool.submit(fill, plan, images_BHWC, rows) for rows in chunks]
-            waiting.append((plan, images_BHWC, parts))
+            waiting.append(
+                _Filling(plan, images_BHWC, [pool.submit(_fill, make, plan, images_BHWC, rows) for rows in chunks])
+            )
             if len(waiting) > BATCHES_AHEAD:
-                yield finish_next()
+                yield _awaited(waiting.popleft(), source)
         while waiting:
-            yield finish_next()
+            yield _awaited(waiting.popleft(), source)
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _room(plan: _Plan, preprocessing: Preprocessing) -> NDArray[np.uint8]:
+    return np.empty((len(plan.indices_B), *preprocessing.size, 3), np.uint8)
+
+
+def _fill(make: Make, plan: _Plan, images_BHWC: NDArray[np.uint8], rows: range) -> None:
+    for row in rows:
+        images_BHWC[row] = make(int(plan.epochs_B[row]), int(plan.indices_B[row]))
+
+
+def _awaited(filling: _Filling, source: Source) -> Batch:
+    for part in filling.parts:
+        part.result()
+    return _finished(filling.plan, filling.images_BHWC, source)
+
+
+def _finished(plan: _Plan, images_BHWC: NDArray[np.uint8], source: Source) -> Batch:
+    return Batch(
+        step=plan.step,
+        images_BHWC=torch.from_numpy(images_BHWC),
+        labels_B=torch.from_numpy(source.labels_N[plan.indices_B]),
+        indices_B=torch.from_numpy(plan.indices_B),
+        epochs_B=torch.from_numpy(plan.epochs_B),
+    )
 
 
 def _chunks(count: int, workers: int) -> list[range]:

@@ -1,7 +1,6 @@
 """Tar shards: packs a source into them, and reads their images at random without ever extracting."""
 
 import io
-import os
 import tarfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -42,11 +41,9 @@ class Shard:
         """`size` bytes from `offset`, fewer at the end. The file is opened anew, so few descriptors are in use."""
         if self.content is not None:
             return self.content[offset : offset + size]
-        descriptor = os.open(self.path, os.O_RDONLY)
-        try:
-            return os.pread(descriptor, size, offset)
-        finally:
-            os.close(descriptor)
+        with self.path.open("rb") as file:
+            file.seek(offset)
+            return file.read(size)
 
 
 @dataclass(frozen=True, eq=False)

@@ -50,9 +50,7 @@ class AxialBlock(nn.Module):
         Raises:
             UserError: always.
         """
-        raise UserError(
-            "an axial model has no attention between all tokens to look at: inspect a model without axial"
-        )
+        raise UserError("an axial model has no attention between all tokens to look at: inspect a model without axial")
 
 
 class AxialAttention(nn.Module):

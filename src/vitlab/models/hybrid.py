@@ -100,9 +100,7 @@ class Backbone(nn.Module):
         super().__init__()
         root, *widths = config.widths
         self.stem = nn.Sequential(
-            OrderedDict[str, nn.Module](
-                conv=SameConv2d(3, root, 7, 2), norm=nn.GroupNorm(GROUPS, root, eps=NORM_EPS)
-            )
+            OrderedDict[str, nn.Module](conv=SameConv2d(3, root, 7, 2), norm=nn.GroupNorm(GROUPS, root, eps=NORM_EPS))
         )
         stages = []
         inputs = root

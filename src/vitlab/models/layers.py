@@ -63,9 +63,7 @@ class Attention(nn.Module):
         relative: relative positions whose logits are added to those of the content (App. D.4).
     """
 
-    def __init__(
-        self, width: int, heads: int, dropout: float = 0.0, relative: RelativePositions | None = None
-    ) -> None:
+    def __init__(self, width: int, heads: int, dropout: float = 0.0, relative: RelativePositions | None = None) -> None:
         super().__init__()
         self.heads = heads
         self.qkv = empty_linear(width, 3 * width)

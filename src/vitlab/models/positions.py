@@ -1,6 +1,7 @@
 """How tokens learn of their place: the variants of the paper's App. D.4, and other grids.
 
-Shapes: B batch, N tokens, P patches, D width, H heads, E width of one head, T tables, R relative distances.
+Shapes: B batch, N tokens, P patches, D width, H heads, E width of one head, T tables, Q a quarter of the width; R rows
+and C columns of a grid.
 """
 
 import math

@@ -68,9 +68,7 @@ class Unit(nn.Module):
         self.conv3 = StandardisedConv2d(width, 4 * width, 1)
         self.downsample: nn.Sequential | None = None
         if stride != 1 or inputs != 4 * width:
-            self.downsample = nn.Sequential(
-                OrderedDict(conv=StandardisedConv2d(inputs, 4 * width, 1, stride))
-            )
+            self.downsample = nn.Sequential(OrderedDict(conv=StandardisedConv2d(inputs, 4 * width, 1, stride)))
 
     def forward(self, map_BCHW: Tensor) -> Tensor:
         """The unit's output map, (batch, 4 * width, height / stride, width / stride), rounded up."""

@@ -153,9 +153,7 @@ class ViTConfig:
                 f"divisible: the nearest valid widths are {_nearest_multiples(self.hidden, parts)}"
             )
         if self.axial and self.head != "gap":
-            raise UserError(
-                "an axial model keeps a grid of tokens, where a class token has no place: use head='gap'"
-            )
+            raise UserError("an axial model keeps a grid of tokens, where a class token has no place: use head='gap'")
         if self.axial and self.position == "relative":
             raise UserError(
                 "an axial model takes position='learned2d', 'learned', 'sincos2d' or 'none', not 'relative'"

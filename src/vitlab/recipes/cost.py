@@ -48,9 +48,7 @@ def tpu_v3_core_days(exaflops: float, utilisation: float) -> float:
         UserError: `utilisation` is not in (0, 1].
     """
     if not 0 < utilisation <= 1:
-        raise UserError(
-            f"utilisation {utilisation} is not a share of the peak: give a number in (0, 1], such as 0.4"
-        )
+        raise UserError(f"utilisation {utilisation} is not a share of the peak: give a number in (0, 1], such as 0.4")
     return exaflops * 1e18 / (TPU_V3_CORE_FLOPS * utilisation) / 86_400
 
 

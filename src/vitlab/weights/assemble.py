@@ -13,7 +13,7 @@ from vitlab.models.build import Model, create_model, resize_position_tensors
 from vitlab.recipes.configs import ModelConfig, ResNetConfig, ViTConfig
 from vitlab.recipes.zoo import configure
 from vitlab.weights.plan import Plan, Size
-from vitlab.weights.tensors import Shape, TensorFile, listed, shown
+from vitlab.weights.tensors import TORCH_TYPES, Shape, TensorFile, listed, shown
 
 log = logging.getLogger(__name__)
 
@@ -42,6 +42,7 @@ def assemble(
     ignored = HEADS if new_head else ()
     expected = {name: shape for name, shape in shapes_of(plan.config).items() if name not in ignored}
     check_arrays(file, plan, expected, ignored)
+    check_types(file, plan, expected)
     if plan.classes is not None and len(plan.classes) != plan.config.num_classes:
         raise UserError(
             f"{file.where}: config.json names {len(plan.classes)} classes, the head has {plan.config.num_classes}; "
@@ -122,6 +123,22 @@ def check_arrays(file: TensorFile, plan: Plan, expected: Mapping[str, Shape], ig
         raise UserError(
             f"{file.where}: taken for {plan.format} and {described(plan.config)}, but of its arrays "
             f"{'; '.join(finding for finding in findings if finding)}; check that the file is whole and of this model"
+        )
+
+
+def check_types(file: TensorFile, plan: Plan, expected: Iterable[str]) -> None:
+    """Refuse arrays that hold anything else than floating-point numbers.
+
+    Raises:
+        UserError: names them.
+    """
+    sources = {source for name in expected for source in plan.parts[name].names}
+    wrong = [name for name in sources if file.arrays[name].dtype not in TORCH_TYPES]
+    if wrong:
+        kinds = ", ".join(sorted({file.arrays[name].dtype for name in wrong}))
+        raise UserError(
+            f"{file.where}: {len(wrong)} arrays ({listed(wrong)}) hold {shown(kinds)}; weights are one of "
+            f"{', '.join(TORCH_TYPES)}"
         )
 
 

@@ -20,7 +20,14 @@ DTYPES = {
     "BFloat16Storage": "bfloat16",
 }
 # Types that training loops keep beside the weights; they are recognised and never read.
-OTHER_STORAGES = ("LongStorage", "IntStorage", "ShortStorage", "CharStorage", "ByteStorage", "BoolStorage")
+OTHER_STORAGES = {
+    "LongStorage": "int64",
+    "IntStorage": "int32",
+    "ShortStorage": "int16",
+    "CharStorage": "int8",
+    "ByteStorage": "uint8",
+    "BoolStorage": "bool",
+}
 REBUILD, PARAMETER = "torch._utils._rebuild_tensor_v2", "torch._utils._rebuild_parameter"
 MADE_EMPTY = ("collections.OrderedDict", "argparse.Namespace")
 ALLOWED = {
@@ -62,6 +69,8 @@ class UnknownError(Exception):
 
 
 MARK = object()
+# What following broken instructions can raise.
+DAMAGE = (UnknownError, ValueError, IndexError, KeyError, TypeError, OverflowError, AttributeError, RecursionError)
 
 
 def globals_of(path: Path) -> list[str]:
@@ -73,8 +82,8 @@ def globals_of(path: Path) -> list[str]:
         for name in _globals(data):
             if name not in ALLOWED:
                 found[shown(name)] = None
-    except (ValueError, IndexError, UnicodeDecodeError, OverflowError):
-        pass
+    except DAMAGE:
+        return list(found)[:4]
     return list(found)[:4]
 
 
@@ -86,16 +95,21 @@ def outline(where: str, data: bytes) -> Any:
     """
     try:
         foreign = sorted({shown(name) for name in _globals(data) if name not in ALLOWED})
-        if foreign:
-            raise UserError(
-                f"{where}: its pickle would call {', '.join(foreign[:4])}; vitlab executes none: save the "
-                "state_dict alone, or as safetensors"
-            )
-        return _followed(data)
-    except (UnknownError, ValueError, IndexError, KeyError, TypeError, OverflowError, AttributeError) as error:
+    except DAMAGE as error:
+        raise _damaged(where, error) from error
+    if foreign:
         raise UserError(
-            f"{where}: a damaged PyTorch file, or not one of tensors ({shown(str(error))})"
-        ) from error
+            f"{where}: its pickle would call {', '.join(foreign[:4])}; vitlab executes none: save the "
+            "state_dict alone, or as safetensors"
+        )
+    try:
+        return _followed(data)
+    except DAMAGE as error:
+        raise _damaged(where, error) from error
+
+
+def _damaged(where: str, error: Exception) -> UserError:
+    return UserError(f"{where}: a damaged PyTorch file, or not one of tensors ({shown(str(error))}); get it again")
 
 
 def _globals(data: bytes) -> Iterator[str]:
@@ -182,7 +196,9 @@ def _reduce(stack: list[Any]) -> None:
     if not isinstance(function, Name) or not isinstance(arguments, tuple):
         raise UnknownError("a call of something that is no function")
     if function.name == REBUILD:
-        storage, offset, shape, stride = arguments[:4]
+        storage, offset, shape, stride, _, _, *flags = arguments
+        if flags and flags[0]:
+            raise UnknownError("a conjugated or negated view")
         checked = TensorOutline(storage, offset, tuple(shape), tuple(stride))
         if not isinstance(storage, Storage):
             raise UnknownError("a tensor without numbers")
@@ -205,7 +221,7 @@ def _persistent(stack: list[Any]) -> None:
     ):
         raise UnknownError("a reference that is no storage")
     kind_name = kind.name.removeprefix("torch.")
-    stack.append(Storage(key, DTYPES.get(kind_name, kind_name), elements))
+    stack.append(Storage(key, (DTYPES | OTHER_STORAGES)[kind_name], elements))
 
 
 def _build(stack: list[Any]) -> None:

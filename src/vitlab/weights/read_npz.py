@@ -1,6 +1,7 @@
 """NumPy archives: a zip file of arrays, each with its own header; never `numpy.load`, never an object array."""
 
 import math
+import warnings
 import zipfile
 import zlib
 from pathlib import Path
@@ -15,7 +16,20 @@ from vitlab.weights.zips import entries_of
 
 # bfloat16 has no NumPy type of its own: JAX's checkpoints hold it as two raw bytes.
 RAW_BFLOAT16 = np.dtype("V2")
-DAMAGE = (zipfile.BadZipFile, zlib.error, OSError, EOFError, ValueError, RuntimeError, NotImplementedError)
+DAMAGE = (
+    zipfile.BadZipFile,
+    zlib.error,
+    OSError,
+    EOFError,
+    ValueError,
+    TypeError,
+    SyntaxError,
+    MemoryError,
+    RecursionError,
+    RuntimeError,
+    NotImplementedError,
+    Warning,
+)
 
 
 def open_npz(path: Path) -> TensorFile:
@@ -28,7 +42,8 @@ def open_npz(path: Path) -> TensorFile:
     entries = {entry.filename.removesuffix(".npy"): entry for entry in entries_of(path)}
     headers = {}
     try:
-        with zipfile.ZipFile(path) as archive:
+        with zipfile.ZipFile(path) as archive, warnings.catch_warnings():
+            warnings.simplefilter("error")  # NumPy warns of headers that no NumPy of today writes
             for name, entry in entries.items():
                 with archive.open(entry) as member:
                     headers[name] = _header(where, name, member, entry.file_size)
@@ -47,7 +62,7 @@ def open_npz(path: Path) -> TensorFile:
                 data = member.read()
         except DAMAGE as error:
             raise _damaged(where, error) from error
-        return as_float32(where, name, _array(data, shape, dtype, fortran=fortran))
+        return as_float32(_array(data, shape, dtype, fortran=fortran))
 
     return TensorFile(where, "npz archive", arrays, read)
 

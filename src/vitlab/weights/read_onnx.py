@@ -16,7 +16,17 @@ import numpy as np
 import torch
 
 from vitlab.errors import UserError
-from vitlab.weights.tensors import MOST_ARRAYS, Declared, Shape, TensorFile, as_float32, check_declared, shown
+from vitlab.weights.tensors import (
+    MOST_ARRAYS,
+    TORCH_TYPES,
+    Declared,
+    Shape,
+    TensorFile,
+    as_float32,
+    check_declared,
+    item_bytes,
+    shown,
+)
 
 log = logging.getLogger(__name__)
 
@@ -68,7 +78,7 @@ def open_onnx(path: Path) -> TensorFile:
 
     def read(name: str) -> torch.Tensor:
         constant = constants[name]
-        return constant.make(*(_values(where, source) for source in constant.sources)).contiguous()
+        return constant.make(*(_values(source) for source in constant.sources)).contiguous()
 
     return TensorFile(where, "ONNX file", arrays, read)
 
@@ -140,7 +150,7 @@ def _one_after_another(first: torch.Tensor, rest: torch.Tensor) -> torch.Tensor:
 
 def _shape(where: str, source: Any) -> Shape:
     shape = check_declared(where, source.name, [int(side) for side in source.dims])
-    item = 4 if source.data_type == 1 else 8 if source.data_type == 11 else 2
+    item = item_bytes(TYPES[source.data_type])
     held = len(source.raw_data) if source.HasField("raw_data") else len(source.float_data) * item
     if source.data_location or source.external_data:
         raise UserError(f"{where}: keeps its arrays in other files; vitlab reads one file: export it without external data")
@@ -152,11 +162,10 @@ def _shape(where: str, source: Any) -> Shape:
     return shape
 
 
-def _values(where: str, source: Any) -> torch.Tensor:
+def _values(source: Any) -> torch.Tensor:
     shape = tuple(source.dims)
     if not source.HasField("raw_data"):
         return torch.tensor(np.array(source.float_data, dtype=np.float32)).reshape(shape)
-    kinds = {1: torch.float32, 10: torch.float16, 11: torch.float64, 16: torch.bfloat16}
     data = bytearray(source.raw_data)
-    flat = torch.frombuffer(data, dtype=kinds[source.data_type]) if data else torch.empty(0)
-    return as_float32(where, source.name, flat.reshape(shape))
+    flat = torch.frombuffer(data, dtype=TORCH_TYPES[TYPES[source.data_type]]) if data else torch.empty(0)
+    return as_float32(flat.reshape(shape))

@@ -1,16 +1,35 @@
 """Safetensors files: a length, a JSON header that declares every array, then the bytes."""
 
+import json
 import struct
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
 
 from vitlab.errors import UserError
-from vitlab.weights.tensors import MOST_ARRAYS, Declared, TensorFile, as_float32, check_declared, shown
+from vitlab.weights.tensors import (
+    MOST_ARRAYS,
+    TORCH_TYPES,
+    Declared,
+    TensorFile,
+    as_float32,
+    check_declared,
+    shown,
+)
 
 MOST_HEADER_BYTES = 16 * 2**20
-TYPES = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
+TYPES = {
+    "F64": "float64",
+    "F32": "float32",
+    "F16": "float16",
+    "BF16": "bfloat16",
+    "I64": "int64",
+    "I32": "int32",
+    "U8": "uint8",
+    "BOOL": "bool",
+}
 
 
 def looks_like(head: bytes, size: int) -> bool:
@@ -19,48 +38,54 @@ def looks_like(head: bytes, size: int) -> bool:
 
 
 def open_safetensors(path: Path) -> TensorFile:
-    """Read the header; the library checks that offsets, shapes and the file's length agree.
+    """Read the header, once the library has checked that it, the arrays' sizes and the file's length agree.
 
     Raises:
         UserError: truncated, damaged, or with a header no model needs.
     """
     where = str(path)
-    with path.open("rb") as file:
-        head = file.read(8)
-    length = struct.unpack("<Q", head)[0]
-    if length > MOST_HEADER_BYTES:
-        raise UserError(
-            f"{where}: the safetensors header claims {length} bytes, at most {MOST_HEADER_BYTES} are read"
+    start, header = _header(path)
+    if len(header) > MOST_ARRAYS:
+        raise UserError(f"{where}: declares {len(header)} arrays, no model has more than {MOST_ARRAYS}")
+    arrays = {
+        name: Declared(
+            check_declared(where, name, entry["shape"]), TYPES.get(entry["dtype"], shown(entry["dtype"]))
         )
-    try:
-        arrays = _declared(path)
-    except (SafetensorError, OSError, ValueError, OverflowError) as error:
-        reason = shown(str(error))
-        raise UserError(
-            f"{where}: a truncated or damaged safetensors file ({reason}); get it again"
-        ) from error
+        for name, entry in header.items()
+    }
 
     def read(name: str) -> torch.Tensor:
+        first, last = header[name]["data_offsets"]
+        # Read, not mapped: a mapped array would change or vanish with the file.
+        data = bytearray(last - first)
         try:
-            with safe_open(where, framework="pt") as opened:
-                # Copied: the library's tensor is a view of the mapped file, which may change under the model.
-                return as_float32(where, name, opened.get_tensor(name))
-        except (SafetensorError, OSError) as error:
-            raise UserError(f"{where}: array '{shown(name)}' cannot be read ({shown(str(error))})") from error
+            with path.open("rb") as file:
+                file.seek(start + first)
+                held = file.readinto(data)
+        except OSError as error:
+            raise UserError(f"{where}: cannot be read ({error.strerror})") from error
+        if held != len(data):
+            raise UserError(f"{where}: got shorter while it was read; get it again")
+        flat = torch.frombuffer(data, dtype=TORCH_TYPES[arrays[name].dtype]) if data else torch.empty(0)
+        return as_float32(flat.reshape(arrays[name].shape))
 
     return TensorFile(where, "safetensors file", arrays, read)
 
 
-def _declared(path: Path) -> dict[str, Declared]:
-    with safe_open(str(path), framework="pt") as opened:
-        names = list(opened.keys())
-        if len(names) > MOST_ARRAYS:
-            raise UserError(f"{path}: declares {len(names)} arrays, no model has more than {MOST_ARRAYS}")
-        arrays = {}
-        for name in names:
-            declared = opened.get_slice(name)
-            kind = declared.get_dtype()
-            arrays[name] = Declared(
-                check_declared(str(path), name, declared.get_shape()), TYPES.get(kind, kind)
+def _header(path: Path) -> tuple[int, dict[str, Any]]:
+    """Where the bytes of the arrays start, and the header without its free text."""
+    with path.open("rb") as file:
+        length = struct.unpack("<Q", file.read(8))[0]
+        if length > MOST_HEADER_BYTES:
+            raise UserError(
+                f"{path}: the safetensors header claims {length} bytes, at most {MOST_HEADER_BYTES} are read; "
+                "get the file again"
             )
-        return arrays
+        try:
+            with safe_open(str(path), framework="pt"):
+                header = json.loads(file.read(length))
+        except (SafetensorError, OSError, ValueError, RecursionError) as error:
+            reason = shown(str(error))
+            raise UserError(f"{path}: a truncated or damaged safetensors file ({reason}); get it again") from error
+    header.pop("__metadata__", None)
+    return 8 + length, header

@@ -1,24 +1,22 @@
 """PyTorch's .pt and .pth files: a zip with one pickle that names storages, and one entry per storage.
 
-The pickle is first followed by `pickles.outline`, which makes no object; what it declares is compared with the zip's
-directory. Only then `torch.load(weights_only=True)` maps the file.
+Nothing is unpickled: `pickles.outline` follows the pickle on plain values, what it declares is compared with the zip's
+directory, and the numbers are read from the storages' own entries. That is stricter than
+`torch.load(weights_only=True)`, which allocates what a file asks for, and it needs no second copy of the weights.
 """
 
-import argparse
-import functools
 import math
 import zipfile
 import zlib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from vitlab.errors import UserError
 from vitlab.weights.pickles import MOST_PICKLE_BYTES, TensorOutline, outline
 from vitlab.weights.tensors import (
-    ITEM_BYTES,
+    TORCH_TYPES,
     Declared,
     TensorFile,
     as_float32,
@@ -53,6 +51,9 @@ def open_torch(path: Path) -> TensorFile:
     if compressed:
         raise UserError(f"{where}: entry '{shown(compressed[0])}' is compressed, which torch.save never does")
     root = _root(where, entries)
+    order = entries.get(f"{root}byteorder")
+    if order is not None and order.file_size < 16 and _entry(path, order) != b"little":
+        raise UserError(f"{where}: was written on a big-endian machine; save it as safetensors there")
     holder, tensors = _weights(where, outline(where, _pickle(path, entries[root + PICKLE])))
     for name, tensor in tensors.items():
         _check_storage(where, name, tensor, entries.get(f"{root}data/{tensor.storage.key}"))
@@ -62,19 +63,13 @@ def open_torch(path: Path) -> TensorFile:
     }
     check_expansion(where, arrays, path.stat().st_size)
 
-    @functools.cache
-    def loaded() -> Mapping[str, Any]:
-        try:
-            # A training checkpoint's arguments are plain values in a Namespace; nothing else is let in.
-            with torch.serialization.safe_globals([argparse.Namespace]):
-                found = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-        except Exception as error:  # torch documents no list of what a damaged file raises
-            raise UserError(f"{where}: a damaged PyTorch file ({shown(str(error))}); get it again") from error
-        for key in holder:
-            found = found[key]
-        return found  # type: ignore[no-any-return]
+    def read(name: str) -> torch.Tensor:
+        tensor = tensors[name]
+        data = bytearray(_entry(path, entries[f"{root}data/{tensor.storage.key}"]))
+        flat = torch.frombuffer(data, dtype=TORCH_TYPES[tensor.storage.dtype]) if data else torch.empty(0)
+        return as_float32(flat.as_strided(tensor.shape, tensor.stride, tensor.offset))
 
-    return TensorFile(where, "PyTorch file", arrays, lambda name: as_float32(where, name, loaded()[name]))
+    return TensorFile(where, "PyTorch file", arrays, read)
 
 
 def _root(where: str, entries: Mapping[str, zipfile.ZipInfo]) -> str:
@@ -90,11 +85,15 @@ def _pickle(path: Path, entry: zipfile.ZipInfo) -> bytes:
             f"{path}: its pickle has {entry.file_size} bytes, at most {MOST_PICKLE_BYTES} are read; "
             "save the state_dict alone"
         )
+    return _entry(path, entry)
+
+
+def _entry(path: Path, entry: zipfile.ZipInfo) -> bytes:
     try:
         with zipfile.ZipFile(path) as archive:
             return archive.read(entry)
     except (zipfile.BadZipFile, zlib.error, OSError, EOFError, ValueError) as error:
-        raise UserError(f"{path}: a truncated or damaged PyTorch file ({shown(str(error))})") from error
+        raise UserError(f"{path}: a truncated or damaged PyTorch file ({shown(str(error))}); get it again") from error
 
 
 def _weights(where: str, value: object) -> tuple[tuple[str, ...], dict[str, TensorOutline]]:
@@ -123,7 +122,7 @@ def _check_storage(where: str, name: str, tensor: TensorOutline, entry: zipfile.
     )
     if entry is None or not whole or len(tensor.shape) != len(tensor.stride):
         raise UserError(f"{where}: array '{shown(name)}' has no numbers in the file; get it again")
-    item = ITEM_BYTES.get(storage.dtype)
+    item = TORCH_TYPES[storage.dtype].itemsize if storage.dtype in TORCH_TYPES else None
     last = tensor.offset + sum(
         (side - 1) * step for side, step in zip(tensor.shape, tensor.stride, strict=True)
     )

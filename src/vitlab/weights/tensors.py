@@ -10,7 +10,14 @@ from vitlab.errors import UserError
 
 Shape = tuple[int, ...]
 
-ITEM_BYTES = {"float64": 8, "float32": 4, "float16": 2, "bfloat16": 2}
+TORCH_TYPES = {
+    "float64": torch.float64,
+    "float32": torch.float32,
+    "float16": torch.float16,
+    "bfloat16": torch.bfloat16,
+}
+# Larger than any type that arrays are declared in, for those that are not weights.
+WIDEST_BYTES = 16
 # PyTorch counts elements in 63 bits; a declared size beyond this is an attack or a broken header, not a model.
 MOST_ELEMENTS = 2**40
 MOST_ARRAYS = 100_000
@@ -50,6 +57,11 @@ class TensorFile:
         return {name: array.shape for name, array in self.arrays.items()}
 
 
+def item_bytes(dtype: str) -> int:
+    """Bytes of one number of a declared type, or at most that many where it is none of weights."""
+    return TORCH_TYPES[dtype].itemsize if dtype in TORCH_TYPES else WIDEST_BYTES
+
+
 def check_declared(where: str, name: str, shape: Iterable[object]) -> Shape:
     """The declared shape as a tuple of ints; refuses what no model has.
 
@@ -71,7 +83,7 @@ def check_expansion(where: str, arrays: Mapping[str, Declared], file_bytes: int)
     Raises:
         UserError: it would.
     """
-    declared = sum(math.prod(array.shape) * ITEM_BYTES.get(array.dtype, 8) for array in arrays.values())
+    declared = sum(math.prod(array.shape) * item_bytes(array.dtype) for array in arrays.values())
     if declared > MOST_EXPANSION * file_bytes + EXPANSION_SLACK_BYTES:
         raise UserError(
             f"{where}: a file of {file_bytes} bytes that declares arrays of {declared} bytes is taken for a "
@@ -79,18 +91,9 @@ def check_expansion(where: str, arrays: Mapping[str, Declared], file_bytes: int)
         )
 
 
-def as_float32(where: str, name: str, tensor: torch.Tensor) -> torch.Tensor:
-    """A contiguous float32 copy that shares no memory with the file.
-
-    Raises:
-        UserError: the array does not hold floating-point numbers.
-    """
-    if not tensor.is_floating_point() or tensor.dtype.itemsize not in (2, 4, 8):
-        kind = str(tensor.dtype).removeprefix("torch.")
-        raise UserError(
-            f"{where}: array '{shown(name)}' holds {kind}, weights are float16, bfloat16, float32 or float64"
-        )
-    return tensor.detach().to(torch.float32, copy=True, memory_format=torch.contiguous_format)
+def as_float32(tensor: torch.Tensor) -> torch.Tensor:
+    """Its values in float32, one after another in memory; the same memory where they are already."""
+    return tensor.to(torch.float32, memory_format=torch.contiguous_format).contiguous()
 
 
 def merge(where: str, files: list[TensorFile]) -> TensorFile:
