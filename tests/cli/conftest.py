@@ -41,7 +41,9 @@ def photos(tmp_path_factory) -> Path:
         for number in range(12):
             picture = pictures[number % len(pictures)]
             height, width = (int(random.integers(60, 200)) for _ in range(2))
-            top, left = (int(random.integers(0, side - size)) for side, size in zip(picture.shape, (height, width), strict=False))
+            top, left = (
+                int(random.integers(0, side - size)) for side, size in zip(picture.shape, (height, width), strict=False)
+            )
             piece = Image.fromarray(picture[top : top + height, left : left + width])
             suffix = "png" if number % 3 == 0 else "JPG" if number % 3 == 1 else "jpeg"
             piece.save(folder / name / f"{name} {number}.{suffix}", quality=90)

@@ -4,10 +4,10 @@ import dataclasses
 
 import pytest
 import torch
-from weights.helpers import images_for, randomise, same_arrays, tiny
 
 from vitlab.models import create_model
 from vitlab.weights import load_model, save_model
+from weights.helpers import images_for, randomise, same_arrays, tiny
 
 
 def through(model, formats, tmp_path):

@@ -7,6 +7,10 @@ import re
 import numpy as np
 import pytest
 import torch
+
+from vitlab.errors import UserError
+from vitlab.models import create_model
+from vitlab.weights import load_model, save_model
 from weights.helpers import (
     fill,
     golden_arrays,
@@ -18,10 +22,6 @@ from weights.helpers import (
     save_npz,
     tiny,
 )
-
-from vitlab.errors import UserError
-from vitlab.models import create_model
-from vitlab.weights import load_model, save_model
 
 CASES = golden_cases()
 LINEN = (

@@ -3,6 +3,8 @@
 import numpy as np
 import pytest
 import torch
+
+from vitlab.weights import load_model, save_model
 from weights.helpers import (
     TOLERANCE,
     fill,
@@ -12,8 +14,6 @@ from weights.helpers import (
     largest_difference,
     save_npz,
 )
-
-from vitlab.weights import load_model, save_model
 
 CASES = golden_cases()
 LARGE = {"ViT-B_32", "R50+ViT-B_16"}

@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from weights.helpers import golden_arrays, golden_cases, save_npz, tiny
 
 from vitlab.errors import UserError
 from vitlab.weights import load_model, save_model
+from weights.helpers import golden_arrays, golden_cases, save_npz, tiny
 
 CASES = golden_cases()
 
@@ -103,7 +103,7 @@ def test_texts_and_whole_numbers_are_refused(tmp_path):
     arrays = golden_arrays(CASES["ViT-tiny-test_8"])
     for kind in (np.int64, np.complex64, "U3", "M8[s]", "V8"):
         wrong = arrays | {"cls": np.zeros((1, 1, 32)).astype(np.int64).astype(kind)}
-        assert "'cls'" in refused(save_npz(tmp_path / "x", wrong))
+        assert "1 arrays ('cls') hold" in refused(save_npz(tmp_path / "x", wrong))
 
 
 # Bombs.
@@ -173,22 +173,26 @@ def rewritten(path, change):
             archive.writestr(name, change(data) if name.endswith("data.pkl") else data)
 
 
-@pytest.mark.parametrize(
-    ("old", "new"),
-    [
-        pytest.param(b"K\x07", b"K\x7f", id="size and storage"),
-        pytest.param(b"(K\x00K\x07", b"(K\x05K\x07", id="offset"),
-    ],
-)
-def test_a_tensor_outside_its_storage_is_refused(old, new, tmp_path):
+LIES = [
+    pytest.param(b"K\x07", b"K\x7f", "declares 127 numbers", id="more numbers than the storage has"),
+    pytest.param(b"QK\x00", b"QK\x05", "declares 7 numbers", id="starts too late"),
+    pytest.param(b"\x85q\x08K\x01", b"\x85q\x08K\x09", "declares 7 numbers", id="steps too far"),
+    pytest.param(b"X\x01\x00\x00\x000", b"X\x01\x00\x00\x001", "has no numbers in the file", id="no storage"),
+]
+
+
+@pytest.mark.parametrize(("old", "new", "expected"), LIES)
+def test_a_tensor_outside_its_storage_is_refused(old, new, expected, tmp_path):
     torch.save({"x": torch.zeros(7)}, tmp_path / "x")
-    with zipfile.ZipFile(tmp_path / "x") as archive:
-        assert b"K\x07" in archive.read("x/data.pkl")
-    rewritten(tmp_path / "x", lambda data: data.replace(b"K\x07", b"K\x7f") if old == b"K\x07"
-              else data.replace(b"QK\x00", b"QK\x05"))
+
+    def change(data):
+        assert old in data, data
+        return data.replace(old, new)
+
+    rewritten(tmp_path / "x", change)
     message = refused(tmp_path / "x")
-    assert "array 'x' declares" in message
-    assert "get the file again" in message
+    assert expected in message
+    assert "get the file again" in message or "get it again" in message
 
 
 def test_two_entries_of_one_name_are_refused(tmp_path):
@@ -207,7 +211,7 @@ def test_a_safetensors_header_of_gigabytes_is_refused(tmp_path):
 MEMORY = """
 import resource, sys
 from pathlib import Path
-import torch, onnx
+import torch
 from vitlab.errors import UserError
 from vitlab.models import create_model
 from vitlab.weights import load_model, save_model
@@ -216,8 +220,6 @@ folder, source, allowed = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
 torch.set_num_threads(1)
 save_model(create_model("ViT-Ti/16", layers=1, image_size=32, num_classes=1), folder / "warm")
 load_model(folder / "warm")
-torch.save({"a": torch.zeros(3)}, folder / "warm.pt")
-torch.load(folder / "warm.pt", weights_only=True, mmap=True)
 used = int(next(line for line in open("/proc/self/status") if line.startswith("VmData")).split()[1]) * 1024
 resource.setrlimit(resource.RLIMIT_DATA, (used + allowed, used + allowed))
 try:
@@ -344,7 +346,7 @@ def test_a_folder_with_the_config_of_another_model_is_told_so(tmp_path):
     (tmp_path / "large" / "config.json").replace(tmp_path / "small" / "config.json")
     message = refused(tmp_path / "small")
     assert "taken for vitlab folder and a ViT of 2 layers, width 192" in message
-    assert "28 misshaped" in message or "misshaped" in message
+    assert "misshaped" in message
 
 
 def test_another_grid_in_the_config_is_told_so(tmp_path):

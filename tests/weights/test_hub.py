@@ -5,10 +5,10 @@ import subprocess
 import sys
 
 import pytest
-from weights.helpers import tiny
 
 from vitlab.errors import UserError
 from vitlab.weights import load_model, save_model
+from weights.helpers import tiny
 
 COMMIT = "a" * 40
 SCRIPT = """

@@ -9,9 +9,9 @@ import pytest
 import torch
 from PIL import Image
 from skimage import data
-from weights.helpers import largest_difference
 
 from vitlab.weights import load_model
+from weights.helpers import largest_difference
 
 pytestmark = pytest.mark.long
 LAST_NORM = "/backbone/layernorm/Add_1_output_0"

@@ -8,12 +8,12 @@ import onnx
 import onnxruntime
 import pytest
 import torch
-from weights.helpers import TOLERANCE, images_for, largest_difference, randomise, tiny
 
 from vitlab.errors import UserError
 from vitlab.models import create_model
 from vitlab.recipes.configs import ResNetStem
 from vitlab.weights import load_model, save_model
+from weights.helpers import TOLERANCE, images_for, largest_difference, randomise, tiny
 
 MODELS = [
     pytest.param(lambda: randomise(create_model("ViT-Ti/16", num_classes=7, layers=3)), id="ViT-Ti/16"),

@@ -5,11 +5,11 @@ import math
 
 import pytest
 import torch
-from weights.helpers import images_for, randomise, tiny
 
 from vitlab.models import create_model
 from vitlab.weights import load_model, save_model
 from vitlab.weights.parity import Certificate, certificate
+from weights.helpers import images_for, randomise, tiny
 
 EXPORTS = [
     ("vitlab", {}, "vitlab's importer"),

@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
-from weights.helpers import TOLERANCE, images_for, largest_difference, randomise, same_arrays, tiny
 
 from vitlab.errors import UserError
 from vitlab.models import create_model
 from vitlab.weights import load_model, save_model
+from weights.helpers import TOLERANCE, images_for, largest_difference, randomise, same_arrays, tiny
 
 IMPORTS = [
     ("vit_tiny_patch16_224", {}, ()),

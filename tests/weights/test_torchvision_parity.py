@@ -3,10 +3,10 @@
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from weights.helpers import TOLERANCE, images_for, largest_difference, randomise, same_arrays, tiny
 
 from vitlab.errors import UserError
 from vitlab.weights import load_model, save_model
+from weights.helpers import TOLERANCE, images_for, largest_difference, randomise, same_arrays, tiny
 
 SIZES = [
     pytest.param((64, 8, 2, 2, 128, 96), None, id="small"),

@@ -7,10 +7,10 @@ from collections import OrderedDict
 import pytest
 import torch
 from safetensors.torch import save_file
-from weights.helpers import same_arrays, tiny
 
 from vitlab.errors import UserError
 from vitlab.weights import load_model
+from weights.helpers import same_arrays, tiny
 
 
 @pytest.fixture

@@ -7,12 +7,12 @@ import shutil
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from weights.helpers import TOLERANCE, images_for, largest_difference, randomise, same_arrays, tiny
 
 from vitlab.errors import UserError
 from vitlab.models import create_model
 from vitlab.recipes.configs import ResNetStem
 from vitlab.weights import load_model, save_model
+from weights.helpers import TOLERANCE, images_for, largest_difference, randomise, same_arrays, tiny
 
 TI = {"hidden_size": 192, "num_hidden_layers": 12, "num_attention_heads": 3, "intermediate_size": 768}
 TINY = {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4, "patch_size": 8, "image_size": 32}

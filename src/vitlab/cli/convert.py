@@ -37,7 +37,7 @@ def convert(
     inputs_BCHW = _photos(loaded, paths)
     weights.save_model(loaded, out, format=to)
     found = certificate(loaded, out, to, inputs_BCHW)
-    rows = [
+    rows: list[list[str | int]] = [
         ["written", str(out)],
         ["run by", found.through],
         ["images", found.images],

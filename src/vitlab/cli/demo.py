@@ -90,9 +90,7 @@ def _look_inside(upstream: Path, source: Source, runtime: Runtime, out: Path) ->
     inputs_BCHW = loader.normalise(batch.images_BHWC, model.preprocessing, runtime.device)
     labels = batch.labels_B.tolist()
     names = [source.classes[label] for label in labels]
-    draw_inspection(
-        model, batch.images_BHWC.numpy(), inputs_BCHW, names, out, labels=labels, classes=source.classes
-    )
+    draw_inspection(model, batch.images_BHWC.numpy(), inputs_BCHW, names, out, labels=labels, classes=source.classes)
 
 
 def _summary(pretrained: ResultTable, few: ResultTable, finetuned: ResultTable) -> ResultTable:

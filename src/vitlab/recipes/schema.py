@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, Literal, Self
 
 import tomli_w
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, ValidationError, model_validator
 
 from vitlab.errors import UserError, unknown_name
 from vitlab.recipes.augmentation import Augmentation
@@ -49,7 +49,7 @@ class PreprocessingPart(Part):
     crop: float = Field(1.0, gt=0, le=1)
     interpolation: Interpolation = "bilinear"
     mean: tuple[float, float, float] | None = None
-    std: tuple[float, float, float] | None = None
+    std: tuple[PositiveFloat, PositiveFloat, PositiveFloat] | None = None
 
 
 class OptimizerPart(Part):

@@ -16,9 +16,9 @@ def demo_downstream() -> Recipe:
         steps=240,
         batch_size=64,
         averaging=0.98,
-        model=ModelPart(image_size=36),
+        model=ModelPart(image_size=42),
         data=DataPart(source="digits"),
-        augmentation=Augmentation(crop="pad", pad=3, flip=False),
+        augmentation=Augmentation(crop="none", flip=False),
         optimizer=OptimizerPart(learning_rate=1e-3, weight_decay=0.0, clip_norm=1.0),
         schedule=SchedulePart(decay="cosine", warmup_steps=30),
     )

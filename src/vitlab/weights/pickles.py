@@ -70,7 +70,17 @@ class UnknownError(Exception):
 
 MARK = object()
 # What following broken instructions can raise.
-DAMAGE = (UnknownError, ValueError, IndexError, KeyError, TypeError, OverflowError, AttributeError, RecursionError)
+DAMAGE = (
+    UnknownError,
+    ValueError,
+    IndexError,
+    KeyError,
+    TypeError,
+    OverflowError,
+    AttributeError,
+    RecursionError,
+    Warning,  # pickletools warns of odd escapes in names
+)
 
 
 def globals_of(path: Path) -> list[str]:

@@ -5,8 +5,8 @@ from dataclasses import dataclass, field
 
 import torch
 
-from vitlab.recipes.preprocessing import Preprocessing
 from vitlab.recipes.configs import ModelConfig
+from vitlab.recipes.preprocessing import Preprocessing
 from vitlab.weights.tensors import Shape
 
 Size = int | tuple[int, int]

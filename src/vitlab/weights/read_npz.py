@@ -1,5 +1,6 @@
 """NumPy archives: a zip file of arrays, each with its own header; never `numpy.load`, never an object array."""
 
+import ast
 import math
 import warnings
 import zipfile
@@ -14,6 +15,10 @@ from vitlab.errors import UserError
 from vitlab.weights.tensors import Declared, TensorFile, as_float32, check_declared, check_expansion, shown
 from vitlab.weights.zips import entries_of
 
+MAGIC = b"\x93NUMPY"
+# Bytes of the header's own length, by version of NumPy's array format.
+LENGTHS = {(1, 0): 2, (2, 0): 4}
+MOST_HEADER_BYTES = 10_000
 # bfloat16 has no NumPy type of its own: JAX's checkpoints hold it as two raw bytes.
 RAW_BFLOAT16 = np.dtype("V2")
 DAMAGE = (
@@ -43,7 +48,7 @@ def open_npz(path: Path) -> TensorFile:
     headers = {}
     try:
         with zipfile.ZipFile(path) as archive, warnings.catch_warnings():
-            warnings.simplefilter("error")  # NumPy warns of headers that no NumPy of today writes
+            warnings.simplefilter("error")  # types that NumPy has given up
             for name, entry in entries.items():
                 with archive.open(entry) as member:
                     headers[name] = _header(where, name, member, entry.file_size)
@@ -58,7 +63,7 @@ def open_npz(path: Path) -> TensorFile:
         shape, dtype, fortran = headers[name]
         try:
             with zipfile.ZipFile(path) as archive, archive.open(entries[name]) as member:
-                _skip_header(member)
+                _header_text(member)
                 data = member.read()
         except DAMAGE as error:
             raise _damaged(where, error) from error
@@ -68,28 +73,33 @@ def open_npz(path: Path) -> TensorFile:
 
 
 def _header(where: str, name: str, member: IO[bytes], size: int) -> tuple[tuple[int, ...], np.dtype, bool]:
-    version = np.lib.format.read_magic(member)
-    if version not in ((1, 0), (2, 0)):
-        raise ValueError(f"array format {version}")
-    read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-    declared, fortran, dtype = read(member)
+    text = _header_text(member)
+    # A literal of constants; NumPy's own reader also tries to mend headers that Python 2 wrote.
+    header = ast.literal_eval(text)
+    if not isinstance(header, dict) or header.keys() != {"descr", "fortran_order", "shape"}:
+        raise ValueError("a header without type, order and shape")
+    dtype = np.dtype(header["descr"])
     if dtype.hasobject:
         raise UserError(
             f"{where}: array '{shown(name)}' holds Python objects (pickle), which are never read; "
             "save plain float32 arrays"
         )
-    shape = check_declared(where, name, declared)
+    shape = check_declared(where, name, tuple(header["shape"]))
     if math.prod(shape) * dtype.itemsize != size - member.tell():
-        raise UserError(
-            f"{where}: array '{shown(name)}' declares another size than the archive holds; get it again"
-        )
-    return shape, dtype, bool(fortran)
+        raise UserError(f"{where}: array '{shown(name)}' declares another size than the archive holds; get it again")
+    return shape, dtype, bool(header["fortran_order"])
 
 
-def _skip_header(member: IO[bytes]) -> None:
-    version = np.lib.format.read_magic(member)
-    length = int.from_bytes(member.read(2 if version == (1, 0) else 4), "little")
-    member.read(length)
+def _header_text(member: IO[bytes]) -> str:
+    """The header of an array, and `member` moved to its numbers."""
+    start = member.read(len(MAGIC) + 2)
+    version = tuple(start[len(MAGIC) :])
+    if not start.startswith(MAGIC) or version not in LENGTHS:
+        raise ValueError("no array of NumPy's")
+    length = int.from_bytes(member.read(LENGTHS[version]), "little")
+    if length > MOST_HEADER_BYTES:
+        raise ValueError(f"a header of {length} bytes")
+    return member.read(length).decode("latin-1")
 
 
 def _array(data: bytes, shape: tuple[int, ...], dtype: np.dtype, *, fortran: bool) -> torch.Tensor:

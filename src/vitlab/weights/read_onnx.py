@@ -103,7 +103,7 @@ def _constants(where: str, graph: Any) -> dict[str, Constant]:
 
 
 def _named_by_bias(graph: Any, matrices: set[str]) -> dict[str, str]:
-    """x @ matrix, to which "layer.bias" is added, is "layer.weight" transposed."""
+    """X @ matrix, to which "layer.bias" is added, is "layer.weight" transposed."""
     products = {
         node.output[0]: node.input[1]
         for node in graph.node

@@ -1,6 +1,7 @@
 """Safetensors files: a length, a JSON header that declares every array, then the bytes."""
 
 import json
+import math
 import struct
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from vitlab.weights.tensors import (
     TensorFile,
     as_float32,
     check_declared,
+    item_bytes,
     shown,
 )
 
@@ -53,6 +55,11 @@ def open_safetensors(path: Path) -> TensorFile:
         )
         for name, entry in header.items()
     }
+
+    for name, array in arrays.items():
+        first, last = header[name]["data_offsets"]
+        if array.dtype in TORCH_TYPES and last - first != math.prod(array.shape) * item_bytes(array.dtype):
+            raise UserError(f"{where}: array '{shown(name)}' declares another size than it has; get the file again")
 
     def read(name: str) -> torch.Tensor:
         first, last = header[name]["data_offsets"]

@@ -139,7 +139,7 @@ def save(model: Model, path: Path) -> None:
 
 
 def _described(config: ModelConfig) -> tuple[str, dict[str, object]]:
-    """timm's name of the architecture, and every argument that makes it this model."""
+    """Timm's name of the architecture, and every argument that makes it this model."""
     if isinstance(config, ResNetConfig):
         name = RESNETS.get((config.blocks, config.width))
         if name is None:

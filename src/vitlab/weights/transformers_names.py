@@ -55,7 +55,7 @@ SAVED_IN_BLOCK: Mapping[str, str] = {
 
 
 def ours(name: str) -> str:
-    """vitlab's name for one of theirs, whose model's prefix has been taken off."""
+    """Vitlab's name for one of theirs, whose model's prefix has been taken off."""
     for pattern, replacement in RENAMES:
         name = re.sub(f"^{pattern}", replacement, name)
     return name
