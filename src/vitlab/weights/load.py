@@ -8,6 +8,7 @@ from vitlab.weights.assemble import assemble
 from vitlab.weights.plan import Settings, Size
 from vitlab.weights.recognise import planner
 from vitlab.weights.sources import find
+from vitlab.weights.tensors import printable
 
 
 def load_model(
@@ -32,12 +33,20 @@ def load_model(
     Raises:
         UserError: one line that says what the source is, what was expected, and what to do.
     """
+    try:
+        return _loaded(source, num_classes, image_size).eval()
+    except UserError as error:
+        # Names and values out of a foreign file must not break the line, or the terminal.
+        raise UserError(printable(str(error))) from error
+
+
+def _loaded(source: str | Path, num_classes: int | None, image_size: Size | None) -> Model:
     found = find(source)
-    settings = Settings(found.file.where, found.config, found.preprocessor, image_size)
+    where = found.file.where
+    settings = Settings(where, found.config, found.preprocessor, image_size)
     try:
         plan = planner(found.file, settings)(found.file.shapes, settings)
     except UserError as error:
         # A config refuses sizes without knowing where they come from.
-        where = settings.where
         raise error if where in str(error) else UserError(f"{where}: {error}") from error
-    return assemble(found.file, plan, num_classes=num_classes, image_size=image_size).eval()
+    return assemble(found.file, plan, num_classes=num_classes, image_size=image_size)

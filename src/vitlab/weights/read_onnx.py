@@ -73,7 +73,10 @@ def open_onnx(path: Path) -> TensorFile:
         raise UserError(
             f"{where}: is vitlab's export for inference, which has lost names; load the model it was made from"
         )
-    constants = _constants(where, model.graph)
+    try:
+        constants = _constants(where, model.graph)
+    except TypeError as error:  # protobuf gives names that are not text as bytes
+        raise UserError(f"{where}: a damaged ONNX file: it holds names that are no text; get it again") from error
     arrays = {name: Declared(constant.shape, "float32") for name, constant in constants.items()}
 
     def read(name: str) -> torch.Tensor:

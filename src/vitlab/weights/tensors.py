@@ -116,10 +116,15 @@ def merge(where: str, files: list[TensorFile]) -> TensorFile:
     return TensorFile(where, files[0].kind, arrays, lambda name: home[name].read(name))
 
 
+def printable(text: str) -> str:
+    """Text on one line, without control characters."""
+    return "".join(letter if letter.isprintable() else "?" for letter in text)
+
+
 def shown(name: str) -> str:
-    """A name from a file, safe to print on one line."""
-    printable = "".join(letter if letter.isprintable() else "?" for letter in name)
-    return printable if len(printable) <= 80 else printable[:77] + "..."
+    """A name or a value from a file, safe and short enough for a message."""
+    text = printable(name)
+    return text if len(text) <= 80 else text[:77] + "..."
 
 
 def listed(names: Iterable[str], most: int = 4) -> str:
