@@ -84,9 +84,9 @@ def test_finetune_starts_from_a_zero_head_and_the_new_resolution(capsys, tmp_pat
     words += ["--set", "optimizer.learning_rate=1e-30", "--out", str(tmp_path / "run")]
     assert main([*words, "--set", "schedule.warmup_steps=0"]) == 0
     model = vitlab.load_model(tmp_path / "run")
-    assert model.config.image_size == 42
+    assert model.config.image_size == 35
     assert float(model.head.weight.detach().abs().max()) < 1e-20
-    assert model.preprocessing.size == (42, 42)
+    assert model.preprocessing.size == (35, 35)
 
 
 def test_predict_reads_a_folder(capsys, trained, photos):

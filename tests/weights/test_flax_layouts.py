@@ -106,9 +106,7 @@ def test_bfloat16_of_jax_is_two_raw_bytes(tmp_path):
     truncated = {name: (array.view(np.uint32) >> 16).astype(np.uint16) for name, array in arrays.items()}
     raw = {name: array.view("V2") for name, array in truncated.items()}
     expected = {name: (array.astype(np.uint32) << 16).view(np.float32) for name, array in truncated.items()}
-    assert same_arrays(
-        load_model(save_npz(tmp_path / "raw", raw)), load_model(save_npz(tmp_path / "float", expected))
-    )
+    assert same_arrays(load_model(save_npz(tmp_path / "raw", raw)), load_model(save_npz(tmp_path / "float", expected)))
 
 
 def test_big_visions_positions_have_no_row_for_the_class_token(tmp_path):
@@ -136,19 +134,15 @@ def test_groups_norms_stored_with_four_axes(tmp_path):
         for name, array in arrays.items()
     }
     assert sum(wide[name].ndim != arrays[name].ndim for name in arrays) > 10
-    assert same_arrays(
-        load_model(save_npz(tmp_path / "wide", wide)), load_model(save_npz(tmp_path / "flat", arrays))
-    )
+    assert same_arrays(load_model(save_npz(tmp_path / "wide", wide)), load_model(save_npz(tmp_path / "flat", arrays)))
 
 
-def bit_arrays(blocks=(1, 2), classes=3):
-    """A small BiT, under its names."""
-    model = randomise(create_model("BiT-R50x1", blocks=blocks, width=0.5, num_classes=classes, image_size=64))
-    return model
+def small_bit(blocks=(1, 2), classes=3):
+    return randomise(create_model("BiT-R50x1", blocks=blocks, width=0.5, num_classes=classes, image_size=64))
 
 
 def test_tensorflows_numbers_are_taken_off(tmp_path):
-    model = bit_arrays()
+    model = small_bit()
     save_model(model, tmp_path / "plain.npz", format="flax")
     with np.load(tmp_path / "plain.npz") as file:
         plain = dict(file)
@@ -183,7 +177,9 @@ def test_there_and_back(options, tmp_path):
     assert same_arrays(model, back)
 
 
-@pytest.mark.parametrize("options", [{"position": "none"}, {"position": "sincos2d"}, {"position": "learned2d"}], ids=str)
+@pytest.mark.parametrize(
+    "options", [{"position": "none"}, {"position": "sincos2d"}, {"position": "learned2d"}], ids=str
+)
 @pytest.mark.parametrize("head", ["token", "gap"])
 def test_other_positions_go_out_as_one_table_with_the_same_outputs(options, head, tmp_path):
     model = tiny(head=head, **options)

@@ -111,9 +111,7 @@ def test_texts_and_whole_numbers_are_refused(tmp_path):
 
 def deflated_zeros(path, shape, name):
     header = io.BytesIO()
-    np.lib.format.write_array_header_1_0(
-        header, {"descr": "<f4", "fortran_order": False, "shape": tuple(shape)}
-    )
+    np.lib.format.write_array_header_1_0(header, {"descr": "<f4", "fortran_order": False, "shape": tuple(shape)})
     with zipfile.ZipFile(path, "a", zipfile.ZIP_DEFLATED) as archive:
         with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
             member.write(header.getvalue())
@@ -142,9 +140,7 @@ def test_a_bomb_that_looks_like_a_model_is_refused_too(tmp_path):
 def test_a_header_that_lies_about_its_array_is_refused(tmp_path):
     for declared in ((10**9,), (3,), (2**62, 2**62)):
         header = io.BytesIO()
-        np.lib.format.write_array_header_1_0(
-            header, {"descr": "<f4", "fortran_order": False, "shape": declared}
-        )
+        np.lib.format.write_array_header_1_0(header, {"descr": "<f4", "fortran_order": False, "shape": declared})
         with zipfile.ZipFile(tmp_path / "x", "w") as archive:
             archive.writestr("cls.npy", header.getvalue() + bytes(16))
         assert "'cls' declares" in refused(tmp_path / "x")
@@ -195,11 +191,11 @@ def test_a_tensor_outside_its_storage_is_refused(old, new, expected, tmp_path):
     assert "get the file again" in message or "get it again" in message
 
 
+@pytest.mark.filterwarnings("ignore:Duplicate name")
 def test_two_entries_of_one_name_are_refused(tmp_path):
-    with pytest.warns(UserWarning, match="Duplicate name"):
-        with zipfile.ZipFile(tmp_path / "x", "w") as archive:
-            archive.writestr("a.npy", b"1")
-            archive.writestr("a.npy", b"2")
+    with zipfile.ZipFile(tmp_path / "x", "w") as archive:
+        archive.writestr("a.npy", b"1")
+        archive.writestr("a.npy", b"2")
     assert "holds entry 'a.npy' twice" in refused(tmp_path / "x")
 
 
@@ -235,7 +231,10 @@ def under_limit(tmp_path, source, allowed):
     done = subprocess.run(
         [sys.executable, "-c", MEMORY, str(tmp_path), str(source), str(allowed)],
         env=dict(os.environ, OMP_NUM_THREADS="1", MALLOC_ARENA_MAX="1"),
-        capture_output=True, text=True, timeout=240, check=False,
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
     )
     assert done.returncode == 0, done.stderr[-600:]
     return done.stdout

@@ -39,7 +39,11 @@ def run(source, home):
     environment = dict(os.environ, HF_HOME=str(home), HF_HUB_OFFLINE="1")
     done = subprocess.run(
         [sys.executable, "-W", "error", "-c", SCRIPT, source],
-        env=environment, capture_output=True, text=True, check=True, timeout=120,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=120,
     )
     return done.stdout.strip()
 

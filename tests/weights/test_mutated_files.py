@@ -13,10 +13,10 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from weights.helpers import tiny
 
 from vitlab.errors import UserError
 from vitlab.weights import load_model, save_model
+from weights.helpers import tiny
 
 LAWS = settings(
     max_examples=150,
@@ -171,7 +171,9 @@ def test_mutated_members_with_a_right_checksum(kind, member, originals, tmp_path
     law()
 
 
-PICKLE_OPCODES = [bytes([code]) for code in b"()*.012BCDFGIJKLMNPQRSTUVX]abcdeghijlopqrstu}\x80\x81\x82\x83\x85\x86\x87\x88\x89"]
+PICKLE_OPCODES = [
+    bytes([code]) for code in b"()*.012BCDFGIJKLMNPQRSTUVX]abcdeghijlopqrstu}\x80\x81\x82\x83\x85\x86\x87\x88\x89"
+]
 
 
 def test_random_pickles_in_a_torch_file(originals, tmp_path):
@@ -220,7 +222,8 @@ def values(depth=2):
         st.sampled_from(["token", "gap", "learned", "sincos2d", "relative", "every_layer", "erf", "gelu", "vit"]),
     )
     return st.recursive(
-        scalars, lambda inner: st.one_of(st.lists(inner, max_size=3), st.dictionaries(st.text(max_size=8), inner, max_size=3)),
+        scalars,
+        lambda inner: st.one_of(st.lists(inner, max_size=3), st.dictionaries(st.text(max_size=8), inner, max_size=3)),
         max_leaves=6,
     )
 

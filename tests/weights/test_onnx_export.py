@@ -22,9 +22,7 @@ MODELS = [
     pytest.param(lambda: tiny(position="learned2d", position_at="every_layer", num_classes=0), id="2-D, no head"),
     pytest.param(lambda: tiny(position="sincos2d"), id="sincos2d"),
     pytest.param(lambda: tiny(patch=1, layers=1, resnet=ResNetStem((1, 2), 0.5)), id="hybrid"),
-    pytest.param(
-        lambda: randomise(create_model("BiT-R50x1", blocks=(1, 2), num_classes=3, image_size=64)), id="BiT"
-    ),
+    pytest.param(lambda: randomise(create_model("BiT-R50x1", blocks=(1, 2), num_classes=3, image_size=64)), id="BiT"),
     pytest.param(
         lambda: randomise(
             create_model("Axial-ViT-B/16", layers=1, hidden=64, heads=4, mlp=64, num_classes=3, image_size=64)

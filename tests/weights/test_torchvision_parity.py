@@ -17,9 +17,7 @@ SIZES = [
 
 @pytest.mark.parametrize(("sizes", "representation"), SIZES)
 def test_both_ways(sizes, representation, torchvision_vit, tmp_path):
-    theirs = randomise(
-        torchvision_vit.VisionTransformer(*sizes, num_classes=7, representation_size=representation)
-    )
+    theirs = randomise(torchvision_vit.VisionTransformer(*sizes, num_classes=7, representation_size=representation))
     save_file({name: array.clone() for name, array in theirs.state_dict().items()}, tmp_path / "theirs")
     ours = load_model(tmp_path / "theirs")
     images = images_for(ours)
@@ -42,8 +40,10 @@ def test_both_ways(sizes, representation, torchvision_vit, tmp_path):
 def test_older_names_and_wrappers(torchvision_vit, tmp_path):
     theirs = randomise(torchvision_vit.VisionTransformer(32, 8, 2, 2, 128, 96, num_classes=7))
     arrays = {name: array.clone() for name, array in theirs.state_dict().items()}
-    older = {name.replace("mlp.0.", "mlp.linear_1.").replace("mlp.3.", "mlp.linear_2."): array
-             for name, array in arrays.items()}
+    older = {
+        name.replace("mlp.0.", "mlp.linear_1.").replace("mlp.3.", "mlp.linear_2."): array
+        for name, array in arrays.items()
+    }
     assert older.keys() != arrays.keys()
     save_file(arrays, tmp_path / "new")
     save_file(older, tmp_path / "old")

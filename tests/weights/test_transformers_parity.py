@@ -65,9 +65,10 @@ def test_vit_for_image_classification_both_ways(settings, transformers, tmp_path
     compare(ours, again)
     assert same_arrays(ours, load_model(tmp_path / "ours"))
     # The names we write are those that transformers writes.
-    assert load_file(tmp_path / "ours" / "model.safetensors").keys() == load_file(
-        tmp_path / "saved" / "model.safetensors"
-    ).keys()
+    assert (
+        load_file(tmp_path / "ours" / "model.safetensors").keys()
+        == load_file(tmp_path / "saved" / "model.safetensors").keys()
+    )
 
 
 def test_vit_model_without_a_head_gives_features(transformers, tmp_path, caplog):
@@ -100,8 +101,7 @@ def test_dinov2_with_layer_scale_folded_in(transformers, tmp_path):
 
 
 def test_dinov2_with_a_head_of_two_parts_gives_features(transformers, tmp_path, caplog):
-    settings = {key: value for key, value in TINY.items()}
-    theirs = transformers.Dinov2ForImageClassification(transformers.Dinov2Config(**settings, num_labels=3))
+    theirs = transformers.Dinov2ForImageClassification(transformers.Dinov2Config(**TINY, num_labels=3))
     ours = check_import(theirs, tmp_path)
     assert "left out; the model gives features" in caplog.text
     compare(ours, theirs.dinov2)
@@ -179,8 +179,10 @@ def test_hybrids_under_the_names_of_transformers_4(tmp_path):
 PROCESSORS = [
     ({}, ("square", 1.0, "bilinear")),
     ({"resample": 3}, ("square", 1.0, "bicubic")),
-    ({"size": {"shortest_edge": 40}, "do_center_crop": True, "crop_size": {"height": 32, "width": 32}},
-     ("shorter_side", 0.8, "bilinear")),
+    (
+        {"size": {"shortest_edge": 40}, "do_center_crop": True, "crop_size": {"height": 32, "width": 32}},
+        ("shorter_side", 0.8, "bilinear"),
+    ),
     ({"size": 32}, ("square", 1.0, "bilinear")),
 ]
 

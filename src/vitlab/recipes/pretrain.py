@@ -16,7 +16,7 @@ def demo_upstream() -> Recipe:
         epochs=16,
         batch_size=96,
         # Patches of 7 pixels and small shifts: in a thousand updates a small ViT cannot learn to undo large ones.
-        model=ModelPart(name="ViT-Ti/7", image_size=28, options=dict(hidden=128, layers=6, heads=4, mlp=256)),
+        model=ModelPart(name="ViT-Ti/7", image_size=28, options=dict(hidden=128, layers=4, heads=4, mlp=256)),
         data=DataPart(source="fashion-mnist"),
         preprocessing=PreprocessingPart(mean=(0.286,) * 3, std=(0.353,) * 3),
         augmentation=Augmentation(crop="pad", pad=1, flip=True),

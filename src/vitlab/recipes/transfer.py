@@ -1,7 +1,7 @@
 """Fine-tuning recipes: the same loop, started from weights (`init_from`)."""
 
 from vitlab.recipes.augmentation import Augmentation
-from vitlab.recipes.schema import DataPart, ModelPart, OptimizerPart, Recipe, SchedulePart
+from vitlab.recipes.schema import DataPart, ModelPart, ObjectivePart, OptimizerPart, Recipe, SchedulePart
 
 
 def demo_downstream() -> Recipe:
@@ -13,14 +13,15 @@ def demo_downstream() -> Recipe:
     return Recipe(
         name="demo-downstream",
         about="the upstream model on handwritten digits at a higher resolution, with Polyak averaging",
-        steps=240,
+        steps=1000,
         batch_size=64,
         averaging=0.98,
-        model=ModelPart(image_size=42),
+        model=ModelPart(image_size=35),
         data=DataPart(source="digits"),
-        augmentation=Augmentation(crop="none", flip=False),
-        optimizer=OptimizerPart(learning_rate=1e-3, weight_decay=0.0, clip_norm=1.0),
-        schedule=SchedulePart(decay="cosine", warmup_steps=30),
+        augmentation=Augmentation(crop="inception", area=(0.7, 1.0), flip=False),
+        objective=ObjectivePart(label_smoothing=0.1),
+        optimizer=OptimizerPart(learning_rate=1.5e-3, weight_decay=0.1, clip_norm=1.0),
+        schedule=SchedulePart(decay="cosine", warmup_steps=60),
     )
 
 

@@ -23,9 +23,7 @@ HEADS = ("head.weight", "head.bias", "head.fc.weight", "head.fc.bias", "pre_logi
 SLACK_ELEMENTS = 2**22
 
 
-def assemble(
-    file: TensorFile, plan: Plan, *, num_classes: int | None = None, image_size: Size | None = None
-) -> Model:
+def assemble(file: TensorFile, plan: Plan, *, num_classes: int | None = None, image_size: Size | None = None) -> Model:
     """The model of `plan` with its arrays from `file`.
 
     Args:
@@ -49,8 +47,7 @@ def assemble(
             "correct the names or take them out"
         )
     config = _target(plan.config, num_classes if new_head else None, image_size)
-    for reason, count in Counter(plan.dropped.values()).items():
-        log.info("%s: %d arrays left out: %s", file.where, count, reason)
+    _tell_dropped(file, plan)
     read = _reader(file, plan)
     # By source, so that stacked layers are read one stack at a time.
     order = sorted(expected, key=lambda name: plan.parts[name].names)
@@ -101,9 +98,7 @@ def check_arrays(file: TensorFile, plan: Plan, expected: Mapping[str, Shape], ig
     shapes = file.shapes
     missing = [name for name in expected if name not in plan.parts]
     used = {source for part in plan.parts.values() for source in part.names}
-    surplus = [
-        part.names[0] for name, part in plan.parts.items() if name not in expected and name not in ignored
-    ]
+    surplus = [part.names[0] for name, part in plan.parts.items() if name not in expected and name not in ignored]
     unexpected = [name for name in shapes if name not in used and name not in plan.dropped] + surplus
     misshaped = []
     for name, shape in expected.items():
@@ -167,6 +162,12 @@ def _target(config: ModelConfig, num_classes: int | None, image_size: Size | Non
     return configure(config, options)
 
 
+def _tell_dropped(file: TensorFile, plan: Plan) -> None:
+    for reason in sorted(set(plan.dropped.values())):
+        names = [name for name, why in plan.dropped.items() if why == reason]
+        log.warning("%s: %d arrays left out: %s (%s)", file.where, len(names), reason, listed(names, 2))
+
+
 def _reader(file: TensorFile, plan: Plan) -> Callable[[str], torch.Tensor]:
     """Stacked layers are one array that many parts are made of: read once, and let go with the last."""
     uses = Counter(source for part in plan.parts.values() for source in part.names)
@@ -198,9 +199,7 @@ def _finite(file: TensorFile, plan: Plan, name: str, read: Callable[[str], torch
 def _warn_of_zero_head(state: Mapping[str, torch.Tensor], where: str) -> None:
     for name in HEADS[::2]:
         if name in state and state[name].numel() and not state[name].any():
-            log.warning(
-                "%s: the head is all zeros: every class scores the same until it is fine-tuned", where
-            )
+            log.warning("%s: the head is all zeros: every class scores the same until it is fine-tuned", where)
 
 
 def _resampled(
@@ -214,8 +213,6 @@ def _resampled(
 
 def _filled(config: ModelConfig, state: Mapping[str, torch.Tensor]) -> Model:
     model = _on_meta(config)
-    assert {name for name, _ in model.named_buffers()} <= state.keys(), (
-        "a table that is neither file's nor fixed"
-    )
+    assert {name for name, _ in model.named_buffers()} <= state.keys(), "a table that is neither file's nor fixed"
     model.load_state_dict(state, assign=True)
     return model

@@ -93,13 +93,9 @@ def block(ours: str, theirs: str, numbering: Numbering) -> list[Row]:
     kernels, biases = ([f"{attention}/{part}/{leaf}" for part in three] for leaf in ("kernel", "bias"))
     return [
         *_norm(f"{ours}.norm1", f"{theirs}/LayerNorm_0"),
-        Row(
-            f"{ours}.attn.qkv.weight", tuple(kernels), layouts.qkv_weight_from_flax, layouts.qkv_weight_to_flax
-        ),
+        Row(f"{ours}.attn.qkv.weight", tuple(kernels), layouts.qkv_weight_from_flax, layouts.qkv_weight_to_flax),
         Row(f"{ours}.attn.qkv.bias", tuple(biases), layouts.qkv_bias_from_flax, layouts.qkv_bias_to_flax),
-        Row(
-            f"{ours}.attn.proj.weight", (f"{attention}/out/kernel",), layouts.out_weight_from_flax, _out_to_flax
-        ),
+        Row(f"{ours}.attn.proj.weight", (f"{attention}/out/kernel",), layouts.out_weight_from_flax, _out_to_flax),
         Row(f"{ours}.attn.proj.bias", (f"{attention}/out/bias",)),
         *_norm(f"{ours}.norm2", f"{theirs}/{numbering.second_norm}"),
         *_dense(f"{ours}.mlp.fc1", f"{theirs}/{numbering.mlp}/Dense_0"),

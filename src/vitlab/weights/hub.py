@@ -33,16 +33,12 @@ def download(source: str) -> Path:
         import huggingface_hub
         from huggingface_hub.errors import HfHubHTTPError
     except ImportError as error:
-        raise UserError(
-            f"{source}: needs huggingface_hub; install it with `pip install 'vitlab[hub]'`"
-        ) from error
+        raise UserError(f"{source}: needs huggingface_hub; install it with `pip install 'vitlab[hub]'`") from error
     name, revision = match.groups()
     try:
         folder = Path(huggingface_hub.snapshot_download(name, revision=revision, allow_patterns=WANTED))
         if not any(folder.glob("*.safetensors")):
-            folder = Path(
-                huggingface_hub.snapshot_download(name, revision=revision, allow_patterns=OTHERWISE + WANTED)
-            )
+            folder = Path(huggingface_hub.snapshot_download(name, revision=revision, allow_patterns=OTHERWISE + WANTED))
     except (OSError, ValueError, HfHubHTTPError) as error:
         raise UserError(_message(source, error)) from error
     return folder

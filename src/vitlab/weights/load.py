@@ -11,9 +11,7 @@ from vitlab.weights.sources import find
 from vitlab.weights.tensors import printable
 
 
-def load_model(
-    source: str | Path, *, num_classes: int | None = None, image_size: Size | None = None
-) -> Model:
+def load_model(source: str | Path, *, num_classes: int | None = None, image_size: Size | None = None) -> Model:
     """The model whose weights lie at `source`, in evaluation mode, in float32 on the CPU.
 
     Args:

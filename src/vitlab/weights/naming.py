@@ -1,9 +1,8 @@
 """Finding a model among the names of a file, and refusing by name the parts that vitlab's models do not have."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 
 from vitlab.errors import UserError
-from vitlab.weights.plan import Part
 from vitlab.weights.tensors import listed
 
 # What makes the outputs of a file's model different from those of the paper's, by a part of the names.
@@ -53,8 +52,3 @@ def prefix_before(names: Iterable[str], landmark: str, where: str) -> str | None
     if len(found) > 1 and len(teachers) != 1:
         raise UserError(f"{where}: holds {len(found)} models, under {listed(found)}; save the one to load alone")
     return next(iter(teachers or found), None)
-
-
-def one_to_one(renamed: Mapping[str, str]) -> dict[str, Part]:
-    """Parts of single arrays, from our names to theirs."""
-    return {ours: Part((theirs,)) for ours, theirs in renamed.items()}

@@ -41,9 +41,7 @@ def plan(shapes: Mapping[str, Shape], settings: Settings) -> Plan:
     if not isinstance(kind, str) or kind not in KINDS:
         raise UserError(f"{settings.where}: config.json has model {kind!r}, known are {', '.join(KINDS)}")
     config = _value(KINDS[kind], settings.config.get("config"), settings.where, "config")
-    preprocessing = _value(
-        Preprocessing, settings.config.get("preprocessing"), settings.where, "preprocessing"
-    )
+    preprocessing = _value(Preprocessing, settings.config.get("preprocessing"), settings.where, "preprocessing")
     classes = _value(tuple[str, ...] | None, settings.config.get("classes"), settings.where, "classes")
     return Plan("vitlab folder", config, copies(shapes), preprocessing, classes=classes)
 

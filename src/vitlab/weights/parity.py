@@ -147,9 +147,7 @@ def _through_transformers(model: Model, path: Path, images_BCHW: Tensor) -> Tens
         return logits_BK
     answer = transformers.AutoModel.from_pretrained(path, local_files_only=True).eval()(images_BCHW)
     pooled_BD: Tensor = (
-        answer.pooler_output.flatten(1)
-        if isinstance(model.config, ResNetConfig)
-        else answer.last_hidden_state[:, 0]
+        answer.pooler_output.flatten(1) if isinstance(model.config, ResNetConfig) else answer.last_hidden_state[:, 0]
     )
     return pooled_BD
 

@@ -223,12 +223,7 @@ def _reduce(stack: list[Any]) -> None:
 
 def _persistent(stack: list[Any]) -> None:
     word, kind, key, _, elements = stack.pop()
-    if (
-        word != "storage"
-        or not isinstance(kind, Name)
-        or not isinstance(key, str)
-        or not isinstance(elements, int)
-    ):
+    if word != "storage" or not isinstance(kind, Name) or not isinstance(key, str) or not isinstance(elements, int):
         raise UnknownError("a reference that is no storage")
     kind_name = kind.name.removeprefix("torch.")
     stack.append(Storage(key, (DTYPES | OTHER_STORAGES)[kind_name], elements))

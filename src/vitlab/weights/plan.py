@@ -1,4 +1,4 @@
-"""What one format's reader decides from names, shapes and settings: the model, and where each of its arrays comes from."""
+"""What one format's reader decides: the model, and where each of its arrays comes from."""
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field

@@ -12,7 +12,6 @@ IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 # Pillow's numbers for kernels, which transformers writes; "area" is Pillow's BOX.
 KERNELS: Mapping[int, Interpolation] = {2: "bilinear", 3: "bicubic", 4: "area"}
-Triple = tuple[float, float, float]
 TOLERANCE = 1e-3
 
 
@@ -111,13 +110,11 @@ def check_agree(first: Preprocessing, second: Preprocessing, where: str) -> None
 def _made(where: str, **values: Any) -> Preprocessing:
     try:
         made: Preprocessing = TypeAdapter(Preprocessing).validate_python(values)
+        return made
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(str(step) for step in first["loc"])
         raise UserError(f"{where}: the preprocessing beside the weights has a wrong {place}: {first['msg']}") from error
-    if not 0 < made.crop <= 1 or not all(deviation > 0 for deviation in made.std):
-        raise UserError(f"{where}: the preprocessing has crop {made.crop} and std {made.std}; both must be above 0")
-    return made
 
 
 def _kernel(name: object) -> object:

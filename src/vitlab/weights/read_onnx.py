@@ -92,9 +92,7 @@ def _constants(where: str, graph: Any) -> dict[str, Constant]:
     kept = {source.name: source for source in graph.initializer if source.data_type in TYPES}
     shapes = {name: _shape(where, source) for name, source in kept.items()}
     found = {
-        name: Constant((source,), _same, shapes[name])
-        for name, source in kept.items()
-        if not NAMELESS.fullmatch(name)
+        name: Constant((source,), _same, shapes[name]) for name, source in kept.items() if not NAMELESS.fullmatch(name)
     }
     nameless = {name for name in kept if NAMELESS.fullmatch(name) and len(shapes[name]) > 1}
     for matrix, name in _named_by_bias(graph, nameless).items():
@@ -156,7 +154,9 @@ def _shape(where: str, source: Any) -> Shape:
     item = item_bytes(TYPES[source.data_type])
     held = len(source.raw_data) if source.HasField("raw_data") else len(source.float_data) * item
     if source.data_location or source.external_data:
-        raise UserError(f"{where}: keeps its arrays in other files; vitlab reads one file: export it without external data")
+        raise UserError(
+            f"{where}: keeps its arrays in other files; vitlab reads one file: export it without external data"
+        )
     if held != math.prod(shape) * item:
         raise UserError(
             f"{where}: array '{shown(source.name)}' declares {math.prod(shape)} numbers and holds {held} bytes; "

@@ -50,9 +50,7 @@ def open_safetensors(path: Path) -> TensorFile:
     if len(header) > MOST_ARRAYS:
         raise UserError(f"{where}: declares {len(header)} arrays, no model has more than {MOST_ARRAYS}")
     arrays = {
-        name: Declared(
-            check_declared(where, name, entry["shape"]), TYPES.get(entry["dtype"], shown(entry["dtype"]))
-        )
+        name: Declared(check_declared(where, name, entry["shape"]), TYPES.get(entry["dtype"], shown(entry["dtype"])))
         for name, entry in header.items()
     }
 

@@ -54,7 +54,7 @@ def open_torch(path: Path) -> TensorFile:
     order = entries.get(f"{root}byteorder")
     if order is not None and order.file_size < 16 and _entry(path, order) != b"little":
         raise UserError(f"{where}: was written on a big-endian machine; save it as safetensors there")
-    holder, tensors = _weights(where, outline(where, _pickle(path, entries[root + PICKLE])))
+    tensors = _weights(where, outline(where, _pickle(path, entries[root + PICKLE])))
     for name, tensor in tensors.items():
         _check_storage(where, name, tensor, entries.get(f"{root}data/{tensor.storage.key}"))
     arrays = {
@@ -96,36 +96,30 @@ def _entry(path: Path, entry: zipfile.ZipInfo) -> bytes:
         raise UserError(f"{path}: a truncated or damaged PyTorch file ({shown(str(error))}); get it again") from error
 
 
-def _weights(where: str, value: object) -> tuple[tuple[str, ...], dict[str, TensorOutline]]:
-    """The dictionary of weights inside a checkpoint, and the keys that lead to it."""
-    holder: tuple[str, ...] = ()
+def _weights(where: str, value: object) -> dict[str, TensorOutline]:
+    """The dictionary of weights inside a checkpoint."""
+    nesting = 0
     while isinstance(value, dict):
         tensors = {key: item for key, item in value.items() if isinstance(item, TensorOutline)}
         inner = next((key for key in HOLDERS if isinstance(value.get(key), dict)), None)
-        if inner is not None and len(holder) < MOST_NESTING:
-            holder, value = (*holder, inner), value[inner]
+        if inner is not None and nesting < MOST_NESTING:
+            nesting, value = nesting + 1, value[inner]
         elif tensors and all(isinstance(key, str) for key in tensors):
-            return holder, tensors
+            return tensors
         else:
             break
-    raise UserError(
-        f"{where}: holds no dictionary of weights; expected one, or one under {', '.join(HOLDERS)}"
-    )
+    raise UserError(f"{where}: holds no dictionary of weights; expected one, or one under {', '.join(HOLDERS)}")
 
 
 def _check_storage(where: str, name: str, tensor: TensorOutline, entry: zipfile.ZipInfo | None) -> None:
     """What the pickle says of a tensor must be what the zip's directory says of its storage."""
     storage = tensor.storage
     numbers = (tensor.offset, storage.elements, *tensor.shape, *tensor.stride)
-    whole = all(
-        isinstance(number, int) and not isinstance(number, bool) and number >= 0 for number in numbers
-    )
+    whole = all(isinstance(number, int) and not isinstance(number, bool) and number >= 0 for number in numbers)
     if entry is None or not whole or len(tensor.shape) != len(tensor.stride):
         raise UserError(f"{where}: array '{shown(name)}' has no numbers in the file; get it again")
     item = TORCH_TYPES[storage.dtype].itemsize if storage.dtype in TORCH_TYPES else None
-    last = tensor.offset + sum(
-        (side - 1) * step for side, step in zip(tensor.shape, tensor.stride, strict=True)
-    )
+    last = tensor.offset + sum((side - 1) * step for side, step in zip(tensor.shape, tensor.stride, strict=True))
     outside = 0 not in tensor.shape and last >= storage.elements
     if outside or (item is not None and storage.elements * item != entry.file_size):
         raise UserError(

@@ -28,6 +28,7 @@ def planner(file: TensorFile, settings: Settings) -> Planner:
     if torchvision.recognise(shapes):
         return torchvision.plan
     raise UserError(
-        f"{file.where}: a {file.kind} of {len(shapes)} arrays, such as {listed(shapes, 2)}, which is none of the models "
-        "vitlab knows (ViT, hybrid or BiT ResNet of vitlab, Flax, timm, transformers, torchvision, DeiT, DINO or MAE)"
+        f"{file.where}: a {file.kind} of {len(shapes)} arrays, such as {listed(shapes, 2)}, which is none of the "
+        "models vitlab knows (ViT, hybrid or BiT ResNet of vitlab, Flax, timm, transformers, torchvision, DeiT, DINO "
+        "or MAE)"
     )

@@ -61,9 +61,7 @@ def open_file(path: Path) -> TensorFile:
     if head.startswith(PICKLE):
         raise UserError(_pickle_message(path))
     if head.startswith(LFS):
-        raise UserError(
-            f"{path}: is a Git LFS pointer, not the weights; run `git lfs pull` where it came from"
-        )
+        raise UserError(f"{path}: is a Git LFS pointer, not the weights; run `git lfs pull` where it came from")
     if read_onnx.looks_like(head):
         return read_onnx.open_onnx(path)
     what = "empty" if size == 0 else f"not a weights file that vitlab knows ({size} bytes)"
@@ -93,9 +91,7 @@ def _single(path: Path) -> Found:
     file = open_file(path)
     # A safetensors or PyTorch file does not say what the model is; the config.json beside it does.
     if file.kind in ("safetensors file", "PyTorch file"):
-        return Found(
-            file, read_json(path.parent / "config.json"), read_json(path.parent / "preprocessor_config.json")
-        )
+        return Found(file, read_json(path.parent / "config.json"), read_json(path.parent / "preprocessor_config.json"))
     return Found(file, {}, {})
 
 
@@ -114,9 +110,7 @@ def _weights_files(path: Path) -> list[Path]:
     for name in STANDARD:
         if (path / name).is_file():
             return [path / name]
-    found = [
-        entry for entry in sorted(path.iterdir())[:MOST_FILES] if entry.is_file() and _maybe_weights(entry)
-    ]
+    found = [entry for entry in sorted(path.iterdir())[:MOST_FILES] if entry.is_file() and _maybe_weights(entry)]
     if len(found) != 1:
         count = f"{len(found)} weights files, such as {found[0].name}" if found else "no weights file"
         raise UserError(f"{path}: holds {count}; name the file to load, or a folder with model.safetensors")
@@ -137,9 +131,7 @@ def _shards(index: Path) -> list[Path]:
         raise UserError(f"{index}: does not name the shards that lie beside it; get the folder again")
     lost = [name for name in names if not (index.parent / name).is_file()]
     if lost:
-        raise UserError(
-            f"{index}: names {len(names)} shards, '{shown(lost[0])}' is not there; get the folder again"
-        )
+        raise UserError(f"{index}: names {len(names)} shards, '{shown(lost[0])}' is not there; get the folder again")
     return [index.parent / name for name in names]
 
 

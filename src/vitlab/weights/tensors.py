@@ -69,9 +69,7 @@ def check_declared(where: str, name: str, shape: Iterable[object]) -> Shape:
         UserError: a side that is not a whole number >= 0, too many sides, or more elements than memory can count.
     """
     sides = tuple(shape)
-    checked = tuple(
-        side for side in sides if isinstance(side, int) and not isinstance(side, bool) and side >= 0
-    )
+    checked = tuple(side for side in sides if isinstance(side, int) and not isinstance(side, bool) and side >= 0)
     if len(checked) != len(sides) or len(sides) > MOST_DIMENSIONS or math.prod(checked) > MOST_ELEMENTS:
         raise UserError(f"{where}: array '{shown(name)}' declares an impossible shape; get the file again")
     return checked

@@ -1,8 +1,8 @@
-"""timm's names, which are also those of DeiT, DINO, DINOv2 and MAE; and timm's folders (config.json beside the arrays)."""
+"""timm's names, also those of DeiT, DINO, DINOv2 and MAE; and timm's folders, with a config.json."""
 
 import logging
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 from safetensors.torch import save_file
@@ -37,7 +37,6 @@ PATCHES, ROOT = "patch_embed.proj.weight", "stem.conv.weight"
 LEFT_OUT = {
     r"mask_token": "the token of masked training",
     r"decoder.*": "the decoder of masked training",
-    r"bn.*": "batch statistics of a training head",
 }
 FOLDED = {"ls1.gamma": "attn.proj", "ls2.gamma": "mlp.fc2"}
 GELUS: Mapping[str, Gelu] = {"gelu": "erf", "gelu_erf": "erf", "gelu_tanh": "tanh", "gelu_pytorch_tanh": "tanh"}
@@ -86,26 +85,35 @@ def plan(shapes: Mapping[str, Shape], settings: Settings) -> Plan:
     where = settings.where
     check_native_parts(shapes, where)
     landmark = PATCHES if any(name.endswith(PATCHES) for name in shapes) else ROOT
-    prefix = prefix_before(shapes, landmark, where) or ""
-    names = {_ours(name.removeprefix(prefix)): name for name in shapes if name.startswith(prefix)}
-    dropped = {name: "outside the model (another head, a decoder)" for name in shapes if not name.startswith(prefix)}
-    for ours, theirs in names.items():
-        for pattern, reason in LEFT_OUT.items():
-            if re.fullmatch(pattern, ours):
-                dropped[theirs] = reason
-    names = {ours: theirs for ours, theirs in names.items() if theirs not in dropped}
+    names, dropped = _inside(shapes, prefix_before(shapes, landmark, where) or "")
     parts = {ours: Part((theirs,)) for ours, theirs in names.items() if not ours.endswith(tuple(FOLDED))}
-    arguments = _object(settings.config, "model_args")
+    config: ModelConfig
     if landmark == ROOT:
         known = Known(where, "erf", asked=settings.image_size)
-        config: ModelConfig = resnet_config(shapes_after(parts, shapes, where), known)
-        return Plan("a BiT ResNet of timm", config, parts, _preprocessing(config, settings), dropped, _classes(settings))
-    parts |= _folded(names)
-    known = _known(arguments, settings)
-    if "pos_embed" in parts and "cls_token" in parts:
-        parts["pos_embed"] = Part((names["pos_embed"],), _positions(parts, shapes, known))
-    config = vit_config(shapes_after(parts, shapes, where), known)
-    return Plan("a ViT under timm's names", config, parts, _preprocessing(config, settings), dropped, _classes(settings))
+        config = resnet_config(shapes_after(parts, shapes, where), known)
+    else:
+        parts |= _folded(names)
+        known = _known(_object(settings.config, "model_args"), settings)
+        if "pos_embed" in parts and "cls_token" in parts:
+            parts["pos_embed"] = Part((names["pos_embed"],), _positions(parts, shapes, known))
+        config = vit_config(shapes_after(parts, shapes, where), known)
+    preprocessing = _preprocessing(config, settings)
+    return Plan("a model under timm's names", config, parts, preprocessing, dropped, _classes(settings))
+
+
+def _inside(shapes: Iterable[str], prefix: str) -> tuple[dict[str, str], dict[str, str]]:
+    """The names of the model under `prefix`, from ours to theirs; and what is left out, with the reason."""
+    names, dropped = {}, {}
+    for theirs in shapes:
+        ours = _ours(theirs.removeprefix(prefix))
+        reason = next((reason for pattern, reason in LEFT_OUT.items() if re.fullmatch(pattern, ours)), None)
+        if not theirs.startswith(prefix):
+            dropped[theirs] = "outside the model (another head, a decoder)"
+        elif reason is not None:
+            dropped[theirs] = reason
+        else:
+            names[ours] = theirs
+    return names, dropped
 
 
 def save(model: Model, path: Path) -> None:

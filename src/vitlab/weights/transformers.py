@@ -64,7 +64,9 @@ def plan(shapes: Mapping[str, Shape], settings: Settings) -> Plan:
     inner |= {name: name for name in shapes if name.startswith(("decoder.", "classifier."))}
     dropped: dict[str, str] = {}
     for short, name in inner.items():
-        dropped |= {name: reason for pattern, reason in LEFT_OUT.items() if re.fullmatch(pattern, short)}
+        reason = next((reason for pattern, reason in LEFT_OUT.items() if re.fullmatch(pattern, short)), None)
+        if reason is not None:
+            dropped[name] = reason
     names = {naming.ours(short): name for short, name in inner.items() if name not in dropped}
     parts: dict[str, Part]
     config: ModelConfig

@@ -82,9 +82,7 @@ def vit_parts(names: Mapping[str, str]) -> dict[str, Part]:
 def _scaled(block: str, scale: str, names: Mapping[str, str]) -> dict[str, Part]:
     projection = next(projection for projection, own in SCALES.items() if own == scale)
     keys = [f"{block}{projection}.{leaf}" for leaf in ("weight", "bias")]
-    return {
-        key: Part((names[key], names[block + scale]), layouts.scaled_rows) for key in keys if key in names
-    }
+    return {key: Part((names[key], names[block + scale]), layouts.scaled_rows) for key in keys if key in names}
 
 
 def vit_arrays(state: Mapping[str, Tensor], *, headless: bool) -> dict[str, Tensor]:

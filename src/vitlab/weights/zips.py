@@ -32,7 +32,5 @@ def entries_of(path: Path) -> list[zipfile.ZipInfo]:
             raise UserError(f"{path}: holds entry '{shown(entry.filename)}' twice; get it again")
         seen.add(entry.filename)
         if entry.flag_bits & ENCRYPTED or entry.compress_type not in KNOWN_COMPRESSIONS:
-            raise UserError(
-                f"{path}: entry '{shown(entry.filename)}' is encrypted or of an unknown compression"
-            )
+            raise UserError(f"{path}: entry '{shown(entry.filename)}' is encrypted or of an unknown compression")
     return entries
