@@ -119,6 +119,17 @@ def test_big_visions_positions_have_no_row_for_the_class_token(tmp_path):
     assert same_arrays(own, load_model(save_npz(tmp_path / "row", with_row)))
 
 
+def test_a_table_of_big_visions_never_has_a_class_row(tmp_path):
+    """17 positions are a class token's and a 4x4 grid's, or, under big_vision's name, a grid of 1x17 that is asked for."""
+    arrays = linen(golden_arrays(CASES["ViT-tiny-test_8"]))
+    table = arrays.pop("Transformer/posembed_input/pos_embedding")
+    assert table.shape == (1, 17, 32)
+    model = load_model(save_npz(tmp_path / "x", arrays | {"pos_embedding": table}), image_size=(8, 136))
+    assert model.config.grid == (1, 17)
+    assert np.array_equal(model.pos_embed.detach().numpy()[:, 1:], table)
+    assert not model.pos_embed[:, 0].any()
+
+
 def test_big_visions_fixed_positions_are_not_in_the_file(tmp_path):
     arrays = linen(golden_arrays(CASES["ViT-tiny-test_8-gap"]))
     del arrays["Transformer/posembed_input/pos_embedding"]

@@ -13,7 +13,7 @@ def demo_upstream() -> Recipe:
     return Recipe(
         name="demo-upstream",
         about="a small ViT from scratch on the bundled Fashion-MNIST sample, two minutes on two cores",
-        epochs=16,
+        epochs=13,
         batch_size=96,
         # Patches of 7 pixels and small shifts: in a thousand updates a small ViT cannot learn to undo large ones.
         model=ModelPart(name="ViT-Ti/7", image_size=28, options=dict(hidden=128, layers=4, heads=4, mlp=256)),

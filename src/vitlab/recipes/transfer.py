@@ -13,7 +13,7 @@ def demo_downstream() -> Recipe:
     return Recipe(
         name="demo-downstream",
         about="the upstream model on handwritten digits at a higher resolution, with Polyak averaging",
-        steps=1000,
+        steps=800,
         batch_size=64,
         averaging=0.98,
         model=ModelPart(image_size=35),
