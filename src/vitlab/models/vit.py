@@ -210,7 +210,7 @@ class VisionTransformer(nn.Module):
         """Patch embeddings as the encoder's input: all of `embed` that comes after the projection."""
         tokens_BND = patches_BPD
         if self.config.head == "token":
-            cls_B1D = self.cls_token.to(tokens_BND.dtype).expand(len(tokens_BND), -1, -1)
+            cls_B1D = self.cls_token.to(tokens_BND.dtype).expand(tokens_BND.shape[0], -1, -1)
             tokens_BND = torch.cat((cls_B1D, tokens_BND), dim=1)
         if self.config.position_at == "input":
             tokens_BND = self._add_positions(0, tokens_BND)
