@@ -22,7 +22,7 @@ def main() -> None:
         subprocess.run([sys.executable, "-m", "vitlab", "demo", "--out", str(demo)], check=True)
     PICTURES.mkdir(exist_ok=True)
     photograph((demo / "report.html").resolve(), PICTURES / "report.png", width=1200, height=900)
-    shutil.copyfile(demo / "figures" / "rollout.png", PICTURES / "rollout.png")
+    shutil.copyfile(demo / "figures" / "attention-rollout.png", PICTURES / "rollout.png")
 
 
 def photograph(page: Path, picture: Path, *, width: int, height: int) -> None:
