@@ -23,7 +23,7 @@ def _refused(capsys, words: list[str]) -> str:
     [
         (["--data", "/nowhere/photos"], "/nowhere/photos"),
         (["--data", "fashion-mnits"], "fashion-mnist"),
-        (["--set", "model.image_size=30"], "28 and 32"),
+        (["--set", "model.image_size=30"], "28 and 35"),
         (["--model", "ViT-Q/16"], "ViT-"),
         (["--model", "Vit-B16x"], "vitlab models"),
         (["--set", "optimizer.lr=1"], "optimizer"),
