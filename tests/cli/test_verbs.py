@@ -139,7 +139,8 @@ def test_convert_refuses_what_a_format_cannot_hold(capsys, tmp_path, trained):
 def test_models_lists_the_zoo(capsys):
     table = _json(capsys, ["models"])
     rows = {row[0]: row for row in table["rows"]}
-    assert rows["ViT-B/16"][1] == "86.6 M"
+    assert rows["ViT-B/16"][1:] == ["86.6 M", 197, "35.1 G"]
+    assert rows["BiT-R50x1"][2] is None
     assert set(rows) == set(vitlab.list_models())
 
 
