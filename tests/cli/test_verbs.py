@@ -178,7 +178,7 @@ def test_every_recipe_takes_a_step(capsys, tmp_path, trained, photos, name):
 
 def test_stopping_a_run_by_its_process_and_resuming(tmp_path):
     """The same law as in the loop's tests, through the real command and a real signal."""
-    words = [sys.executable, "-m", "vitlab", "pretrain", "demo-upstream", "--steps", "12", "--set", "batch_size=16"]
+    words = [sys.executable, "-m", "vitlab", "pretrain", "demo-upstream", "--steps", "150", "--set", "batch_size=16"]
     words += [*QUICK, "--set", "log_every=1", "--device", "cpu"]
     subprocess.run([*words, "--out", str(tmp_path / "through")], check=True, capture_output=True)
     with subprocess.Popen([*words, "--out", str(tmp_path / "stopped")], stdout=-3, stderr=subprocess.PIPE) as process:
