@@ -108,7 +108,28 @@ def test_stopping_twice_between_checkpoints_gives_the_same_model(tmp_path, unint
     recipe = _recipe(checkpoint_every=4)
     for step in (3, 6):
         _stopped_at(tmp_path / "run", recipe, step, signal.SIGTERM)
+        assert (tmp_path / "run" / "checkpoints" / f"step-{step:08d}").exists()
     assert _hash(_train(tmp_path / "run", recipe)) == uninterrupted[1]
+
+
+class _CrashAt(Display):
+    def __init__(self, step: int) -> None:
+        self.step = step
+
+    def show(self, moment) -> None:
+        if moment.step == self.step:
+            raise RuntimeError("crash")
+
+
+def test_a_crash_between_checkpoints_is_trained_again_and_logged_once(tmp_path, uninterrupted):
+    recipe, source = _recipe(checkpoint_every=4), open_source("digits", "train")
+    model = _model(recipe)
+    with open_run(tmp_path / "run", recipe, data=source.fingerprint, environment={}, resume=True) as run:
+        with pytest.raises(RuntimeError, match="crash"):
+            train(recipe, model, model.preprocessing, source, run, runtime=choose("cpu"), display=_CrashAt(7))
+    assert [path.name for path in (tmp_path / "run" / "checkpoints").iterdir()] == ["step-00000004"]
+    assert _hash(_train(tmp_path / "run", recipe)) == uninterrupted[1]
+    assert [line["step"] for line in read_metrics(tmp_path / "run")] == list(range(1, STEPS + 1))
 
 
 def test_the_saved_model_is_the_returned_one_and_is_the_average(uninterrupted):

@@ -5,6 +5,7 @@ import os
 import sys
 import traceback
 from collections.abc import Sequence
+from importlib.metadata import version
 
 import typer
 
@@ -65,8 +66,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _run(verb: str, words: list[str]) -> int:
     if verb == "--version":
-        from importlib.metadata import version
-
         print(version("vitlab"))
         return 0
     if verb not in VERBS:

@@ -12,7 +12,7 @@ def demo_upstream() -> Recipe:
     """
     return Recipe(
         name="demo-upstream",
-        about="a small ViT from scratch on the bundled Fashion-MNIST sample, two minutes on two cores",
+        about="a small ViT from scratch on the bundled Fashion-MNIST sample",
         epochs=13,
         batch_size=96,
         # Patches of 7 pixels and small shifts: in a thousand updates a small ViT cannot learn to undo large ones.
