@@ -4,13 +4,19 @@ BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 TESTS ?= tests
 
-.PHONY: demo test lint bench docs clean
+.PHONY: demo test test-faults lint bench bench-data docs clean
 
 demo: .venv/ready
 	$(BIN)/vitlab demo
 
 test: .venv/ready-dev
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal --durations 15 $(TESTS)
+
+# 200 kills of runs of 1 and 2 processes, a crash at every call of a save, 10 restarts by torchrun, 100,000 damaged images
+# and shards: some 25 minutes.
+test-faults: .venv/ready-dev
+	VITLAB_KILLS=200 VITLAB_MUTATIONS=100000 OMP_NUM_THREADS=1 $(BIN)/python -m pytest --timeout 3600 --durations 15 \
+		tests/faults tests/data/test_mutated_inputs.py
 
 lint: .venv/ready-dev
 	$(BIN)/ruff format --check .
@@ -20,9 +26,24 @@ lint: .venv/ready-dev
 
 bench: .venv/ready-dev
 	$(BIN)/python benchmarks/demo.py
+	$(BIN)/python benchmarks/data.py
+	$(BIN)/python benchmarks/dedup.py
+	$(BIN)/python benchmarks/fewshot.py
+	$(BIN)/python benchmarks/memory.py
+	$(BIN)/python benchmarks/inference.py
+	$(BIN)/python benchmarks/attention_memory.py
+	$(BIN)/python benchmarks/serving.py
+	$(BIN)/python benchmarks/fashion_mnist.py speed
+
+# Loaders of vitlab, torchvision and timm on one core.
+bench-data: .venv/ready-dev
+	$(BIN)/python benchmarks/data.py
 
 docs: .venv/ready-dev
 	$(BIN)/python docs/make_pictures.py
+	$(BIN)/python docs/make_recipes.py
+	$(BIN)/python docs/make_scale.py
+	$(BIN)/python docs/make_tutorial.py
 
 clean:
 	rm -rf .venv build

@@ -16,8 +16,8 @@ from sklearn.datasets import load_digits
 
 from vitlab.data import idx
 from vitlab.data.index import to_json
+from vitlab.data.packing import pack_bytes
 from vitlab.data.png import grey_png
-from vitlab.data.shards import pack_bytes
 from vitlab.data.sources import Sample, Split
 from vitlab.files import write_bytes, write_text
 

@@ -8,6 +8,7 @@ import importlib
 from typing import Any
 
 __all__ = [
+    "ViTClassifier",
     "create_model",
     "evaluation",
     "inspection",
@@ -19,6 +20,7 @@ __all__ = [
 ]
 
 _FUNCTIONS = {
+    "ViTClassifier": "vitlab.estimator",
     "create_model": "vitlab.models",
     "list_models": "vitlab.models",
     "load_model": "vitlab.weights",

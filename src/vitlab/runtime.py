@@ -1,19 +1,31 @@
-"""WHERE a run happens: device, precision, seeds, and what the machine is."""
+"""WHERE a run happens: device, precision, ranks, seeds, and what the machine is."""
 
 import hashlib
 import os
 import platform
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from datetime import timedelta
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import torch
+import torch.distributed as dist
+from torch import Tensor
 
 from vitlab.errors import UserError
 
 REPORTED_PACKAGES = ("vitlab", "torch", "numpy", "pillow", "safetensors")
+JOINING = timedelta(minutes=5)
+# A killed process shows at once, as a closed connection; only a machine that falls silent shows after this time.
+# It must be longer than the longest evaluation, which the others sit out.
+SILENCE = timedelta(hours=2)
+TEXT_BYTES = 2048
+
+
+class RankLost(Exception):
+    """Another process of this run ended; this one cannot go on alone."""
 
 
 @dataclass(frozen=True)
@@ -23,10 +35,25 @@ class Runtime:
     Attributes:
         device: where the model lives.
         compute: dtype of the matrix products; weights and optimizer stay float32.
+        rank, ranks: which of how many processes of the run this is.
+        words: the group in which numbers of the host travel; none in a run of one process.
     """
 
     device: torch.device
     compute: torch.dtype
+    rank: int = 0
+    ranks: int = 1
+    words: dist.ProcessGroup | None = field(default=None, compare=False, repr=False)
+
+    @property
+    def is_first(self) -> bool:
+        """Whether this process writes and prints for all."""
+        return self.rank == 0
+
+    def compute_of(self, precision: str) -> torch.dtype:
+        """The dtype of matrix products for a recipe's `scale.precision`."""
+        named = {"auto": self.compute, "float32": torch.float32, "bfloat16": torch.bfloat16, "fp8": torch.bfloat16}
+        return named[precision]
 
     def autocast(self) -> AbstractContextManager[object]:
         """The context in which the forward pass runs at the `compute` precision."""
@@ -53,6 +80,95 @@ def choose(device: str = "auto") -> Runtime:
     return Runtime(chosen, torch.bfloat16 if chosen.type == "cuda" else torch.float32)
 
 
+@contextmanager
+def joined(runtime: Runtime) -> Iterator[Runtime]:
+    """Inside, the processes that torchrun started are one run; a process started otherwise is a run of its own.
+
+    Numbers that live on the host go over gloo, on every kind of machine, and so never wait for a device.
+
+    Raises:
+        RankLost: from what is done inside, when another process ended.
+    """
+    ranks = int(os.environ.get("WORLD_SIZE", "1"))
+    if ranks == 1:
+        yield runtime
+        return
+    device = runtime.device
+    if device.type == "cuda" and device.index is None:
+        device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+        torch.cuda.set_device(device)
+    backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
+    try:
+        dist.init_process_group(backend, timeout=JOINING)
+        try:
+            words = dist.new_group(backend="gloo", timeout=SILENCE)
+            yield replace(runtime, device=device, rank=dist.get_rank(), ranks=ranks, words=words)
+        finally:
+            dist.destroy_process_group()
+    except (RuntimeError, dist.DistError) as error:
+        if not _is_lost_peer(error):
+            raise
+        raise RankLost("another process of this run ended; --resume goes on from the newest checkpoint") from error
+
+
+def _is_lost_peer(error: Exception) -> bool:
+    signs = ("gloo", "NCCL", "Connection closed", "Connection reset", "Broken pipe", "recvValue failed", "sendBytes")
+    return not isinstance(error, torch.OutOfMemoryError) and any(sign in str(error) for sign in signs)
+
+
+def sums(runtime: Runtime, values: Sequence[float]) -> list[float]:
+    """Each value summed over the ranks, in float64, the same on all."""
+    if runtime.ranks == 1:
+        return list(values)
+    together = torch.tensor(values, dtype=torch.float64)
+    dist.all_reduce(together, group=runtime.words)
+    return list(together.tolist())
+
+
+def largest(runtime: Runtime, value: float) -> float:
+    """The largest of the ranks' values, the same on all."""
+    if runtime.ranks == 1:
+        return value
+    most = torch.tensor(value, dtype=torch.float64)
+    dist.all_reduce(most, dist.ReduceOp.MAX, group=runtime.words)
+    return float(most)
+
+
+def texts(runtime: Runtime, text: str) -> list[str]:
+    """Every rank's text, by rank; long ones are cut."""
+    if runtime.ranks == 1:
+        return [text]
+    own = torch.zeros(TEXT_BYTES, dtype=torch.uint8)
+    data = text.encode()[:TEXT_BYTES]
+    own[: len(data)] = torch.tensor(list(data), dtype=torch.uint8)
+    all_of_them = [torch.empty_like(own) for _ in range(runtime.ranks)]
+    dist.all_gather(all_of_them, own, group=runtime.words)
+    return [bytes(one.tolist()).rstrip(b"\0").decode(errors="replace") for one in all_of_them]
+
+
+def sum_on_device(runtime: Runtime, value: Tensor) -> Tensor:
+    """A tensor summed over the ranks in place, without waiting for the device."""
+    if runtime.ranks > 1:
+        dist.all_reduce(value)
+    return value
+
+
+@contextmanager
+def together(runtime: Runtime) -> Iterator[None]:
+    """A mistake that one process meets inside ends all of them, with the same words."""
+    mistake = ""
+    try:
+        yield
+    except UserError as error:
+        if runtime.ranks == 1:
+            raise
+        mistake = str(error) or "unknown mistake"
+    if runtime.ranks > 1:
+        first = next((text for text in texts(runtime, mistake) if text), "")
+        if first:
+            raise UserError(first)
+
+
 def _best_device() -> str:
     if torch.cuda.is_available():
         return "cuda"
@@ -70,7 +186,12 @@ def seeded(seed: int, *purpose: str | int) -> Iterator[None]:
     """Torch's random numbers inside are a function of the arguments alone; outside they go on as before."""
     devices = [torch.cuda.current_device()] if torch.cuda.is_available() else []
     with torch.random.fork_rng(devices=devices):
-        torch.manual_seed(derived_seed(seed, *purpose))
+        number = derived_seed(seed, *purpose)
+        if devices or torch.backends.mps.is_available():
+            torch.manual_seed(number)
+        else:
+            # torch.manual_seed would also note a stack trace for every kind of device that is not here: 0.25 ms a step.
+            torch.default_generator.manual_seed(number)
         yield
 
 

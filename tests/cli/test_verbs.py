@@ -159,21 +159,9 @@ def test_data_info_counts_and_draws(capsys, tmp_path, photos):
     assert {name: counts[0][name] + counts[1][name] for name in counts[0]} == {"grass": 12, "scene": 12}
     with Image.open(sheet) as picture:
         assert picture.width > 100
-    assert [row[0] for row in _json(capsys, ["data"])["rows"]] == ["digits", "fashion-mnist", "fashion-mnist-full"]
-
-
-@pytest.mark.parametrize("name", library.names())
-def test_every_recipe_takes_a_step(capsys, tmp_path, trained, photos, name):
-    """At a tiny size, on images that are here; every other choice is the recipe's."""
-    recipe = library.find(name)
-    words = ["--steps", "1", "--out", str(tmp_path / "run"), "--set", "batch_size=8"]
-    if name in ("finetune", "demo-downstream"):
-        words = ["finetune", str(trained), "--recipe", name, "--data", str(photos), *words]
-    else:
-        data = recipe.data.source if recipe.data.source not in ("", "fashion-mnist-full") else str(photos)
-        words = ["pretrain", name, "--data", data, *words, *QUICK, "--set", "model.options.mlp=16"]
-        words += ["--set", "model.image_size=32"] if name == "scratch" else []
-    assert main(words) == 0
+    named = [row[0] for row in _json(capsys, ["data"])["rows"]]
+    assert named[:3] == ["fashion-mnist", "digits", "fashion-mnist-full"]
+    assert {"imagenet", "cifar10", "vtab/dtd"} <= set(named)
 
 
 def test_stopping_a_run_by_its_process_and_resuming(tmp_path):

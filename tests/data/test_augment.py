@@ -8,8 +8,9 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from vitlab.data.augment import augment, crop_box, inception_crop, pad_crop
-from vitlab.data.images import prepare
+from vitlab.data.images import as_picture
 from vitlab.data.order import sample_generator
+from vitlab.data.resize import prepare
 from vitlab.errors import UserError
 from vitlab.recipes.augmentation import Augmentation
 from vitlab.recipes.preprocessing import Preprocessing
@@ -71,7 +72,7 @@ def test_the_crops_resize_is_bilinear_without_antialiasing(photo):
     whole = Augmentation(crop="inception", area=(1, 1), aspect=(1, 1))
     square = np.ascontiguousarray(photo[:400, :400])
     for size in ((224, 224), (96, 96), (600, 500)):
-        found = inception_crop(square, whole, size, sample_generator(0, 0, 0))
+        found = inception_crop(as_picture(square), whole, size, sample_generator(0, 0, 0))
         numbers = torch.from_numpy(square).permute(2, 0, 1)[None].double()
         expected = torch.nn.functional.interpolate(numbers, size=size, mode="bilinear", align_corners=False)
         assert abs(found - expected[0].permute(1, 2, 0).numpy()).max() <= 1.01

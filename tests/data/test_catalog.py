@@ -11,15 +11,17 @@ from PIL import Image
 
 from data.pictures import encode
 from vitlab.data import idx
-from vitlab.data.catalog import expand_braces, names, open_source
+from vitlab.data.catalog import names, open_source
 from vitlab.data.folders import open_folder
 from vitlab.data.images import decode
-from vitlab.data.shards import tar_bytes
+from vitlab.data.packing import tar_bytes
+from vitlab.data.tar_sources import expand_braces
 from vitlab.errors import UserError
 
 
 def test_names():
-    assert names() == ["digits", "fashion-mnist", "fashion-mnist-full"]
+    assert names() == sorted(names())
+    assert {"digits", "fashion-mnist", "fashion-mnist-full", "pets", "vtab/dtd"} <= set(names())
 
 
 def refused(source, split="train"):
@@ -30,10 +32,10 @@ def refused(source, split="train"):
     return message
 
 
-def test_an_unknown_name_gets_the_nearest_and_the_three_ways():
+def test_an_unknown_name_gets_the_nearest_and_the_ways():
     message = refused("fashion_mnist")
     assert message.startswith("unknown data set 'fashion_mnist': did you mean fashion-mnist")
-    for way in ("digits, fashion-mnist, fashion-mnist-full", "train/CLASS/*.jpg", "train-{000..010}.tar"):
+    for way in ("`vitlab data` lists them", "train/CLASS/*.jpg", "train-{000..010}.tar", "Parquet", "hf://owner/name"):
         assert way in message
 
 
@@ -100,6 +102,21 @@ def test_shards_that_are_split_together(tmp_path, source):
 def test_shards_of_one_class(tmp_path):
     write_shard(tmp_path / "a.tar", 0, 0, 0)
     assert "there is only the class '0'" in refused(tmp_path / "a.tar")
+
+
+def test_skipping_goes_through_to_shards_and_folders(tmp_path, animals):
+    write_shard(tmp_path / "train-0.tar", 0, 1, 1)
+    write_shard(tmp_path / "val-0.tar", 1, 0)
+    cut = (tmp_path / "train-0.tar").read_bytes()[:5000]
+    (tmp_path / "train-0.tar").write_bytes(cut)
+    assert f"{tmp_path / 'train-0.tar'}: it is cut short" in refused(tmp_path)
+    for source in (str(tmp_path), str(tmp_path / "train-*.tar")):
+        opened = open_source(source, "train", bad="skip")
+        assert len(opened) == 2
+        assert [line.partition(": ")[0] for line in opened.skipped] == [str(tmp_path / "train-0.tar")] * 2
+        assert open_source(source, "test", bad="skip").skipped == ()
+    (animals / "dog/5.png").write_bytes(b"")
+    assert len(open_source(str(animals), "dev", bad="skip").skipped) == 1
 
 
 def test_braces():

@@ -43,7 +43,7 @@ def test_only_so_many_are_decoded():
     found = describe(open_source("digits", "train"), samples=10)
     assert found["checked"] == 10
     assert found["images"] == sum(found["classes"].values()) == 1297
-    assert found["sizes"] == {"smallest": (8, 8), "median": (8, 8), "largest": (8, 8)}
+    assert set(found["sizes"].values()) == {(8, 8)}
 
 
 def test_nothing_readable_has_no_sizes(animals):

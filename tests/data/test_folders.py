@@ -143,6 +143,41 @@ def test_an_empty_file_is_named_before_training(animals):
         assert refused(animals, split).startswith(f"{animals / 'dog/5.png'}: it is empty (0 bytes)")
 
 
+def test_skipping_leaves_out_and_tells(divided):
+    (divided / "train/dog/5.png").write_bytes(b"")
+    (divided / "train/cat/x.png").symlink_to(divided / "missing.png")
+    before = open_folder(divided, "test")
+    source = open_folder(divided, "train", "skip")
+    assert np.bincount(source.labels_N).tolist() == [10, 9]
+    assert [line.partition(":")[0] for line in source.skipped] == [
+        str(divided / "train/cat/x.png"),
+        str(divided / "train/dog/5.png"),
+    ]
+    assert all("\n" not in line for line in source.skipped)
+    assert open_folder(divided, "test", "skip").fingerprint == before.fingerprint
+    assert before.skipped == ()
+    for file in (divided / "train").rglob("*.*"):
+        file.unlink()
+        file.touch()
+    with pytest.raises(UserError, match="not one of its 21 images can be read"):
+        open_folder(divided, "train", "skip")
+
+
+def test_skipping_does_not_move_images_between_the_sides(animals):
+    before = {split: set(open_folder(animals, split).files) for split in ("train", "test")}
+    (animals / "dog/5.png").write_bytes(b"")
+    for split in ("train", "test"):
+        after = open_folder(animals, split, "skip")
+        assert set(after.files) == before[split] - {str(animals / "dog/5.png")}
+        assert len(after.skipped) == 1
+
+
+def test_keys_are_paths_below_the_folder(divided, animals):
+    assert open_folder(animals, "train").key(0) == "cat/0.JPG"
+    test = open_folder(divided, "test")
+    assert [divided / "val" / test.key(index) for index in range(20)] == [Path(name) for name in test.files]
+
+
 def test_a_dangling_link_is_named(animals):
     (animals / "dog/x.png").symlink_to(animals / "missing.png")
     assert refused(animals).startswith(f"{animals / 'dog/x.png'}: it cannot be read (No such file")

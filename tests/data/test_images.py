@@ -16,8 +16,9 @@ from PIL import Image, ImageCms, PngImagePlugin
 
 from data.pictures import encode
 from vitlab.data import pillow
-from vitlab.data.images import decode, image_files, prepare, read_image
+from vitlab.data.images import decode, image_files, read_image
 from vitlab.data.png import grey_png
+from vitlab.data.resize import prepare
 from vitlab.errors import UserError
 from vitlab.recipes.preprocessing import Preprocessing
 

@@ -1,24 +1,31 @@
 """Laws of the loader: batches are functions of the step, whatever the threads and wherever the stream is entered."""
 
 import threading
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
-from vitlab.data import loader
+from data.pictures import encode
+from vitlab.data import assembly, loader
 from vitlab.data.augment import augment
 from vitlab.data.catalog import open_source
+from vitlab.data.device_augment import vary_batch
 from vitlab.data.folders import open_folder
-from vitlab.data.images import decode, prepare
+from vitlab.data.images import decode
 from vitlab.data.loader import evaluation_batches, normalise, training_batches
 from vitlab.data.order import sample_generator, sample_order
+from vitlab.data.resize import prepare
 from vitlab.errors import UserError
 from vitlab.recipes.augmentation import Augmentation
 from vitlab.recipes.preprocessing import Preprocessing
 
+COLUMNS = ("images_BHWC", "labels_B", "indices_B", "epochs_B", "positions_B")
 SMALL = Preprocessing(size=(24, 32))
-RULES = Augmentation(crop="inception")
+RULES = Augmentation(crop="inception", randaugment_layers=2, randaugment_magnitude=10, erase=0.5)
 
 
 @pytest.fixture
@@ -34,7 +41,7 @@ def stream(source, *, first_step=0, steps=9, workers=0, seed=3, batch_size=6):
 
 def same(first, second):
     assert first.step == second.step
-    for name in ("images_BHWC", "labels_B", "indices_B", "epochs_B"):
+    for name in COLUMNS:
         assert torch.equal(getattr(first, name), getattr(second, name))
 
 
@@ -61,7 +68,7 @@ def test_batches_are_what_the_parts_make(source):
 @pytest.mark.parametrize("workers", [0, 1, 4, None])
 @pytest.mark.parametrize("first_step", [0, 1, 5])
 def test_threads_and_entry_change_nothing(source, workers, first_step, monkeypatch):
-    monkeypatch.setattr(loader, "SMALLEST_CHUNK", 1)
+    monkeypatch.setattr(assembly, "SMALLEST_CHUNK", 1)
     expected = list(stream(source))[first_step:]
     found = list(stream(source, first_step=first_step, workers=workers))
     assert len(found) == len(expected) == 9 - first_step
@@ -147,7 +154,7 @@ def test_batches_ahead_are_bounded(source, monkeypatch):
     batches = evaluation_batches(source, SMALL, batch_size=2, workers=4)
     next(batches)
     batches.close()
-    assert len(read) <= 2 * (1 + loader.BATCHES_AHEAD)
+    assert len(read) <= 2 * (1 + assembly.BATCHES_AHEAD)
 
 
 def test_a_source_smaller_than_a_batch_is_refused_at_once(source):
@@ -179,3 +186,97 @@ def test_normalise_is_the_definition_in_float64():
 def test_the_papers_range():
     ends = torch.tensor([0, 255], dtype=torch.uint8).view(2, 1, 1, 1).expand(2, 1, 1, 3)
     assert normalise(ends, Preprocessing()).flatten().tolist() == [-1, -1, -1, 1, 1, 1]
+
+
+@pytest.mark.parametrize("ranks", [1, 2, 4])
+def test_ranks_share_out_the_same_batch(source, ranks):
+    """Rank after rank, the rows of a global batch are those of one process, pixel by pixel."""
+    whole = list(stream(source, batch_size=8))
+    shares = [
+        list(
+            training_batches(
+                source, SMALL, RULES, batch_size=8, seed=3, steps=9, workers=1 + rank % 2, rank=rank, ranks=ranks
+            )
+        )
+        for rank in range(ranks)
+    ]
+    for step, batch in enumerate(whole):
+        for name in COLUMNS:
+            parts = [getattr(share[step], name) for share in shares]
+            assert {len(part) for part in parts} == {8 // ranks}
+            assert torch.equal(torch.cat(parts), getattr(batch, name))
+
+
+@pytest.mark.parametrize("workers", [0, 3])
+def test_skipped_images_are_counted_and_never_replaced(source, workers):
+    whole = list(stream(source))
+    broken = source.files[int(whole[1].indices_B[2])]
+    with open(broken, "wb") as file:  # noqa: PTH123
+        file.write(b"")
+    found = list(
+        training_batches(source, SMALL, RULES, batch_size=6, seed=3, steps=9, workers=workers, bad_images="skip")
+    )
+    skipped = 0
+    for batch, expected in zip(found, whole, strict=True):
+        kept = [row for row, index in enumerate(expected.indices_B.tolist()) if source.files[index] != broken]
+        for name in COLUMNS:
+            assert torch.equal(getattr(batch, name), getattr(expected, name)[kept])
+        assert len(batch.skipped) == 6 - len(kept)
+        assert all(reason.startswith(f"{broken}: it is empty (0 bytes)") for reason in batch.skipped)
+        skipped += len(batch.skipped)
+    assert skipped == sum(source.files[i] == broken for batch in whole for i in batch.indices_B.tolist()) > 0
+
+
+def test_a_batch_of_bad_images_only_is_empty(source):
+    for path in source.files:
+        with open(path, "wb") as file:  # noqa: PTH123
+            file.write(b"no image")
+    found = list(evaluation_batches(source, SMALL, batch_size=5, workers=2, bad_images="skip"))
+    assert [len(batch.labels_B) for batch in found] == [0, 0, 0, 0]
+    assert sum(len(batch.skipped) for batch in found) == 16
+    assert found[0].images_BHWC.shape == (0, 24, 32, 3)
+
+
+def test_a_vanished_image_is_skipped_or_refused(source):
+    first = next(stream(source))
+    Path(source.files[int(first.indices_B[0])]).unlink()
+    batches = training_batches(source, SMALL, RULES, batch_size=6, seed=3, steps=1, bad_images="skip")
+    assert len(next(batches).skipped) == 1
+    with pytest.raises(UserError, match="cannot be read"):
+        next(stream(source))
+
+
+def test_large_photos_are_shrunk_in_decoding_and_never_cached(tmp_path, photo, monkeypatch):
+    """Photos of 640 x 427 for 24 x 32 pixels: each epoch reads them again, so that a crop's pixels depend on nothing
+    that was read before."""
+    for number in range(4):
+        folder = tmp_path / "photos" / "ab"[number % 2]
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / f"{number}.jpg").write_bytes(encode(Image.fromarray(photo[number:, number:]), "JPEG"))
+    opened = open_folder(tmp_path / "photos", "train")
+    reads = []
+    counted = type(opened).read
+    monkeypatch.setattr(type(opened), "read", lambda self, index: reads.append(index) or counted(self, index))
+    seen = list(training_batches(opened, SMALL, RULES, batch_size=len(opened), seed=0, steps=3, workers=0))
+    assert len(reads) == 3 * len(opened)
+    later = list(training_batches(opened, SMALL, RULES, batch_size=len(opened), seed=0, first_step=2, steps=3))
+    same(seen[2], later[0])
+
+
+def test_the_device_gets_the_same_pixels(source):
+    """Augmentation left to the device: fewer pixels are changed by the threads, and the rest there."""
+    for workers in (0, 2):
+        plain = list(stream(source))
+        left = training_batches(
+            source, SMALL, replace(RULES, where="device"), batch_size=6, seed=3, steps=9, workers=workers
+        )
+        changed = 0
+        for batch, expected in zip(left, plain, strict=True):
+            assert len(batch.variations) == 6
+            assert torch.equal(vary_batch(batch.images_BHWC, batch.variations), expected.images_BHWC)
+            changed += not torch.equal(batch.images_BHWC, expected.images_BHWC)
+        assert changed == 9
+
+
+def test_waiting_is_measured(source):
+    assert all(batch.waited > 0 for batch in stream(source, workers=0))

@@ -15,7 +15,8 @@ from data.pictures import encode
 from vitlab.data.catalog import open_source
 from vitlab.data.folders import open_folder
 from vitlab.data.index import from_json, index_path, index_shard, scan, to_json
-from vitlab.data.shards import Shard, memory_reader, open_shards, pack, pack_bytes, shard_source, tar_bytes
+from vitlab.data.packing import pack, pack_bytes, tar_bytes
+from vitlab.data.shards import Shard, memory_reader, open_shards, shard_source
 from vitlab.data.sources import Sample
 from vitlab.data.tars import walk
 from vitlab.errors import UserError
@@ -76,7 +77,7 @@ def test_packing_and_reading_back_changes_nothing(animals, packed):
 
 
 def test_packing_again_gives_the_same_bytes(animals, packed, tmp_path):
-    for path in pack(open_folder(animals, "train"), tmp_path / "again", "train", shard_samples=5):
+    for path in pack(open_folder(animals, "train"), tmp_path / "again", "train", shard_samples=5).shards:
         assert path.read_bytes() == (packed / path.name).read_bytes()
         assert index_path(path).read_bytes() == index_path(packed / path.name).read_bytes()
 
@@ -219,6 +220,60 @@ def test_a_cut_short_shard_is_refused_wherever_it_is_cut():
         assert "cut short" in refused(data[:length])
     assert "cut short" in refused(shard_of(("a.png", PICTURE), ("a.cls", b"1"), end=False))
     assert "member '0.png' ends at byte" in refused(data[:520])
+
+
+@pytest.mark.parametrize("cut", range(1, 6 * 1024, 300))
+def test_skipping_keeps_the_whole_samples_before_the_cut(tmp_path, cut):
+    """Six samples of two blocks and two headers each; a sample is whole if both of its members are."""
+    picture = PICTURE.ljust(512, b"\0")
+    members = [(f"{i}.{kind}", body) for i in range(6) for kind, body in (("png", picture), ("cls", b"%d" % (i % 2)))]
+    path = tmp_path / "s.tar"
+    path.write_bytes(tar_bytes(members)[: 6 * 1024 + cut])
+    with pytest.raises(UserError, match=r"s\.tar: it is cut short"):
+        open_shards([path], "x")
+    assert not index_path(path).exists()
+    source = open_shards([path], "x", bad="skip")
+    whole = 3 + (cut - 512 - 512 - 512 - 1) // 2048 + 1 if cut >= 1537 else 3
+    assert len(source) == whole
+    assert [source.read(index).label for index in range(whole)] == [index % 2 for index in range(whole)]
+    assert "it is cut short" in source.skipped[0]
+    assert all(line.startswith(f"{path}: ") and "\n" not in line for line in source.skipped)
+    assert not index_path(path).exists()  # nobody takes this index for the whole shard's
+
+
+def test_skipping_leaves_out_incomplete_samples_and_tells(tmp_path):
+    members = [
+        ("a.png", PICTURE),
+        ("a.cls", b"0"),
+        ("b.png", PICTURE),
+        ("c.cls", b"1"),
+        ("d.png", b""),
+        ("d.cls", b"1"),
+    ]
+    path = tmp_path / "s.tar"
+    path.write_bytes(tar_bytes([*members, ("e.png", PICTURE), ("e.cls", b"1")]))
+    source = open_shards([path], "x", bad="skip")
+    assert [source.key(index) for index in range(len(source))] == ["s.tar/a.png", "s.tar/e.png"]
+    reasons = sorted(line.removeprefix(f"{path}: ") for line in source.skipped)
+    for reason, start in zip(
+        reasons,
+        (
+            "sample 'b' has no label (.cls)",
+            "sample 'c' has no image",
+            "sample 'd' has an image of 0 bytes",
+        ),
+        strict=True,
+    ):
+        assert reason.startswith(start)
+
+
+@pytest.mark.parametrize("suffix", ["pkl", "pyd"])
+def test_skipping_never_takes_what_is_dangerous_or_mislabelled(tmp_path, suffix):
+    for wrong in ([(f"b.{suffix}", b"x")], [("../b.png", PICTURE)], [("b.png", PICTURE), ("b.cls", b"cat")]):
+        path = tmp_path / "s.tar"
+        path.write_bytes(tar_bytes([("a.png", PICTURE), ("a.cls", b"0"), *wrong]))
+        with pytest.raises(UserError, match=r"^.*s\.tar: "):
+            open_shards([path], "x", bad="skip")
 
 
 def test_a_name_without_end_is_refused():

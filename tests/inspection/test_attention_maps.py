@@ -79,15 +79,68 @@ def test_maps_are_those_of_the_fused_forward_pass(subject):
             torch.testing.assert_close(tokens, expected, rtol=1e-9, atol=1e-9)
 
 
-def test_maps_agree_with_transformers():
-    config = ViTConfig(4, 16, 3, 32, 2, image_size=(8, 12), num_classes=0, gelu="erf", norm_eps=1e-5)
+def numpy_maps(model, images):
+    """softmax(q k^T / sqrt(D_h)) of Eq. 6, head by head in plain numpy, from the tokens of the fused forward pass."""
+    config = model.config
+    width = config.hidden // config.heads
+    answers = []
+    with torch.no_grad():
+        tokens = model.embed(images)
+        for layer, block in enumerate(model.blocks):
+            tokens = model.layer_input(layer, tokens)
+            mixed = (tokens.numpy() - tokens.mean(-1, keepdim=True).numpy()) / np.sqrt(
+                tokens.var(-1, unbiased=False, keepdim=True).numpy() + config.norm_eps
+            )
+            normed = mixed * block.norm1.weight.numpy() + block.norm1.bias.numpy()
+            qkv = normed @ block.attn.qkv.weight.numpy().T + block.attn.qkv.bias.numpy()
+            maps = np.zeros((len(images), config.heads, config.tokens, config.tokens))
+            for head in range(config.heads):
+                part = slice(head * width, (head + 1) * width)
+                query, key = qkv[..., part], qkv[..., config.hidden :][..., part]
+                logits = query @ key.transpose(0, 2, 1) / math.sqrt(width)
+                powers = np.exp(logits - logits.max(-1, keepdims=True))
+                maps[:, head] = powers / powers.sum(-1, keepdims=True)
+            answers.append(maps)
+            tokens = block(tokens)
+    return np.stack(answers)
+
+
+@pytest.mark.parametrize("name", [name for name in VARIANTS if name != "relative"])
+def test_maps_in_float32_are_those_of_a_float64_reference(name):
+    config = VARIANTS[name]
+    reference = numpy_maps(lively(config), images_of(config))
+    model, images = lively(config).float(), images_of(config).float()
+    np.testing.assert_allclose(all_maps(model, images), reference, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("class_token", ["drop", "renormalise"])
+def test_distance_and_rollout_in_float32_are_those_of_float64(subject, class_token):
+    model, images = subject
+    config = model.config
+    single = lively(config).float()
+    reach = 1e-6 * max(config.image_hw)
+    np.testing.assert_allclose(
+        attention_distance(single, images.float(), class_token),
+        looped_distance(model, all_maps(model, images), class_token),
+        rtol=1e-5,
+        atol=reach,
+    )
+    for residual in (True, False):
+        expected = looped_rollout(model, all_maps(model, images), residual)
+        found = attention_rollout(single, images.float(), residual=residual)
+        np.testing.assert_allclose(found, expected, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("image_size", [(8, 12), 12])
+def test_maps_agree_with_transformers(image_size):
+    config = ViTConfig(4, 16, 3, 32, 2, image_size=image_size, num_classes=0, gelu="erf", norm_eps=1e-5)
     torch.manual_seed(3)
     model = build(config).eval()
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.normal_(std=0.4)
     other = transformers_twin(model)
-    images = torch.randn(2, 3, 8, 12)
+    images = torch.randn(2, 3, *config.image_hw)
     with torch.no_grad():
         expected = other(images, output_attentions=True).attentions
     for layer, maps in attention_maps(model, images):

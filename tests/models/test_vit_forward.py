@@ -1,6 +1,7 @@
 """The forward pass against a second implementation, written plainly in float64 from the paper's equations."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -222,3 +223,28 @@ def test_a_model_without_classes_gives_its_features():
     images = torch.randn(2, 3, 24, 16)
     assert classifier(model) is None
     assert torch.equal(model(images), model.features(images))
+
+
+@pytest.mark.parametrize("options", [{}, {"position_at": "every_layer"}, {"position": "learned2d"}, {"layers": 1}])
+def test_the_last_block_may_leave_out_what_the_head_does_not_see(options):
+    """The class token, the logits and every gradient, in float64, beside all tokens worked out in full."""
+    config = replace(TINY, **options)
+    model = randomised(config).double()
+    images = torch.randn(3, 3, *config.image_hw, dtype=torch.float64)
+    full = model.encode(model.embed(images))
+    short = model.encode(model.embed(images), class_token_only=True)
+    assert short.shape == (3, 1, config.hidden)
+    torch.testing.assert_close(short[:, 0], full[:, 0], rtol=0, atol=1e-12)
+    grads = []
+    for logits in (model(images), model.head(full[:, 0])):
+        model.zero_grad()
+        logits.square().sum().backward()
+        grads.append({name: value.grad.clone() for name, value in model.named_parameters()})
+    for name in grads[0]:
+        torch.testing.assert_close(grads[0][name], grads[1][name], rtol=1e-9, atol=1e-12)
+
+
+def test_relative_positions_need_all_tokens():
+    model = randomised(replace(TINY, position="relative"))
+    images = torch.randn(2, 3, *TINY.image_hw)
+    assert model.encode(model.embed(images), class_token_only=True).shape[1] == TINY.tokens

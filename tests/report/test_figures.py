@@ -11,14 +11,18 @@ import torch.nn.functional as F
 from PIL import Image
 
 from vitlab.errors import UserError
-from vitlab.inspection import attention_distance, attention_rollout
+from vitlab.inspection import attention_distance, attention_maps, attention_rollout, embedding_filters
 from vitlab.models.build import build
 from vitlab.recipes.zoo import ResNetConfig, ResNetStem, ViTConfig
-from vitlab.report import canvas, examples, figures
+from vitlab.report import canvas, examples, extremes, figures, heads, steps
 from vitlab.report.figures import draw_inspection
 
 PLAIN = ViTConfig(4, 32, 3, 32, 4, image_size=(12, 20), num_classes=3)
-TITLES = ["Predictions", "Attention rollout", "Attention distance", "Position similarity", "Embedding filters"]
+ATTENTION = {"Attention rollout", "Attention by layer and head", "Attention distance"}
+TITLES = [
+    "Predictions", "From image to tokens", "Attention rollout", "Attention by layer and head", "Attention distance",
+    "Position similarity", "Embedding filters",
+]  # fmt: skip
 
 
 def subject(config, batch=2):
@@ -43,7 +47,7 @@ def test_everything_is_drawn_of_a_plain_model(tmp_path):
         with Image.open(tmp_path / "new" / "figures" / entry.file) as picture:
             assert picture.width == canvas.WIDTH * canvas.DPI
     stored = json.loads((tmp_path / "new" / "figures" / "figures.json").read_text())
-    assert [set(entry) for entry in stored] == [{"title", "file", "caption", "alt"}] * 5
+    assert [set(entry) for entry in stored] == [{"title", "file", "caption", "alt"}] * 7
     assert [entry["file"] for entry in stored] == [entry.file for entry in entries]
 
 
@@ -61,7 +65,7 @@ def test_everything_is_drawn_of_a_plain_model(tmp_path):
         ),
         (
             ViTConfig(4, 32, 2, 32, 4, image_size=12, num_classes=3, head="gap", axial=True),
-            {"Attention rollout", "Attention distance"},
+            ATTENTION,
         ),
         (ResNetConfig((1,), 0.5, image_size=32, num_classes=3), set(TITLES) - {"Predictions"}),
     ],
@@ -90,7 +94,10 @@ def test_mistakes_are_not_taken_for_things_that_do_not_apply(tmp_path):
 def test_the_same_model_gives_the_same_bytes_and_pyplot_is_left_alone(tmp_path):
     first = drawn(PLAIN, tmp_path / "first")
     drawn(PLAIN, tmp_path / "second")
+    assert len(list((tmp_path / "first").glob("*.svg"))) == len(first)
     for entry in first:
+        name = entry.file.replace(".png", ".svg")
+        assert (tmp_path / "first" / name).read_bytes() == (tmp_path / "second" / name).read_bytes()
         assert (tmp_path / "first" / entry.file).read_bytes() == (tmp_path / "second" / entry.file).read_bytes()
     assert matplotlib.pyplot.get_fignums() == []
 
@@ -118,7 +125,9 @@ def test_more_images_than_fit_and_tensors_are_taken(tmp_path):
     model, pictures, images = subject(PLAIN, batch=9)
     names = [str(index) for index in range(9)]
     entries = draw_inspection(model, torch.from_numpy(pictures), images, names, tmp_path, labels=torch.arange(9) % 3)
-    assert "9 images" in entries[2].caption
+    by_title = {entry.title: entry for entry in entries}
+    assert "9 images" in by_title["Attention distance"].caption
+    assert "Of 9 images" in by_title["Best and worst predictions"].caption
     assert f"{examples.PREDICTED_IMAGES} images" in entries[0].alt
 
 
@@ -199,3 +208,71 @@ def test_pictures_have_a_panel_of_their_own():
     figure = canvas.new_figure(1.0)
     with Image.open(io.BytesIO(canvas.png(figure))) as picture:
         assert picture.convert("RGB").getpixel((5, 5)) == tuple(bytes.fromhex(canvas.PANEL[1:]))
+
+
+def test_the_numbers_stand_beside_the_pictures(tmp_path):
+    model, pictures, images = subject(PLAIN)
+    draw_inspection(model, pictures, images, ["a", "b"], tmp_path, labels=[0, 2])
+    arrays = np.load(tmp_path / "numbers.npz", allow_pickle=False)
+    np.testing.assert_array_equal(arrays["attention_distance"], attention_distance(model, images))
+    np.testing.assert_array_equal(arrays["attention_rollout"], attention_rollout(model, images))
+    np.testing.assert_array_equal(arrays["embedding_filters"], embedding_filters(model, 28))
+    stored = json.loads((tmp_path / "numbers.json").read_text())
+    assert stored["shapes"] == {name: list(array.shape) for name, array in arrays.items()}
+    np.testing.assert_allclose(stored["arrays"]["attention_distance"], arrays["attention_distance"])
+    assert (tmp_path / "attention-distance.svg").read_text().count("<svg") == 1
+
+
+def test_single_heads_are_those_of_the_class_token():
+    model, pictures, images = subject(PLAIN)
+    with torch.no_grad():
+        for block in model.blocks:
+            block.attn.qkv.weight.mul_(6)
+    drawing = heads.draw_heads(model, pictures[0], images[:1])
+    shown = drawing.numbers["attention_by_layer_and_head"]
+    for layer, maps in attention_maps(model, images[:1]):
+        np.testing.assert_allclose(shown[layer], maps[0, :, 0, 1:].reshape(4, 3, 5), rtol=1e-5)
+    assert len(drawing.figure.axes) == 1 + 3 * 4
+
+
+def test_heads_without_a_class_token_are_means_and_many_are_spread():
+    config = ViTConfig(4, 32, 9, 32, 8, image_size=8, num_classes=3, head="gap")
+    model, pictures, images = subject(config)
+    drawing = heads.draw_heads(model, pictures[0], images[:1])
+    assert drawing.numbers["attention_layers"].tolist() == [0, 2, 3, 5, 6, 8]
+    maps = dict(attention_maps(model, images[:1]))
+    np.testing.assert_allclose(
+        drawing.numbers["attention_by_layer_and_head"][-1], maps[8][0].mean(1).reshape(8, 2, 2), rtol=1e-5
+    )
+    assert "all patches on average" in drawing.caption
+
+
+def test_the_steps_show_the_patches_at_their_places():
+    model, pictures, _ = subject(PLAIN)
+    drawing = steps.draw_steps(model, pictures[0])
+    whole, apart, *sequence = [axes.images[0].get_array() for axes in drawing.figure.axes]
+    np.testing.assert_array_equal(whole, pictures[0])
+    assert apart.shape == (3 * 4 + 2, 5 * 4 + 4, 4)
+    np.testing.assert_allclose(apart[5:9, 10:14, :3], pictures[0][4:8, 8:12] / 255)
+    assert (apart[4, :, 3] == 0).all()
+    np.testing.assert_array_equal(sequence[6], pictures[0][4:8, 4:8])
+    texts = [text.get_text() for text in drawing.figure.texts]
+    assert "12 × 20 × 3" in texts
+    assert "16 × 32" in texts
+
+
+def test_extremes_are_ordered_by_the_probability_of_the_truth():
+    model, pictures, images = subject(PLAIN, batch=6)
+    with torch.no_grad():
+        model.head.weight.normal_()
+    labels = [0, 1, 2, 0, 1, 2]
+    drawing = extremes.draw_extremes(model, pictures, images, labels, ["shoe", "bag", "hat"])
+    with torch.no_grad():
+        own = model.eval()(images).double().softmax(-1).numpy()[range(6), labels]
+    np.testing.assert_allclose(drawing.numbers["true_class_probability"], own, rtol=1e-5)
+    shown = [axes.images[0].get_array() for axes in drawing.figure.axes]
+    order = own.argsort()
+    for place, index in enumerate([*order[::-1][:3], *order[:3]]):
+        np.testing.assert_array_equal(shown[place], pictures[index])
+    with pytest.raises(UserError, match="labels 0 to 3 for 3 classes"):
+        extremes.draw_extremes(model, pictures, images, [0, 1, 2, 3, 0, 0])

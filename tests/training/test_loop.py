@@ -1,14 +1,18 @@
 """The loop's laws: one seed gives one model, and stopping anywhere changes nothing."""
 
+import dataclasses
 import hashlib
+import json
 import os
 import signal
 from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from vitlab import create_model, load_model
+from vitlab.data import loader
 from vitlab.data.catalog import open_source
 from vitlab.models.build import Model
 from vitlab.recipes import library
@@ -36,9 +40,9 @@ def _model(recipe: Recipe, dropout: float = 0.1) -> Model:
         return create_model("ViT-Ti/7", num_classes=10, image_size=28, dropout=dropout, **TINY)
 
 
-def _train(path: Path, recipe: Recipe, hooks=(), resume: bool = True) -> Model:
+def _train(path: Path, recipe: Recipe, hooks=(), resume: bool = True, dropout: float = 0.1) -> Model:
     source = open_source("digits", "train")
-    model = _model(recipe)
+    model = _model(recipe, dropout)
     with open_run(path, recipe, data=source.fingerprint, environment={}, resume=resume) as run:
         return train(
             recipe,
@@ -68,14 +72,14 @@ class _SignalAt(Display):
             os.kill(os.getpid(), self.number)
 
 
-def _stopped_at(path: Path, recipe: Recipe, step: int, number: int) -> int:
+def _stopped_at(path: Path, recipe: Recipe, step: int, number: int, hooks=()) -> int:
     source = open_source("digits", "train")
     model = _model(recipe)
     with open_run(path, recipe, data=source.fingerprint, environment={}, resume=True) as run:
         with pytest.raises(Interrupted) as stop:
             train(
                 recipe, model, model.preprocessing, source, run,
-                runtime=choose("cpu"), display=_SignalAt(step, number),
+                runtime=choose("cpu"), display=_SignalAt(step, number), hooks=hooks,
             )  # fmt: skip
     return stop.value.exit_code
 
@@ -140,8 +144,6 @@ def test_the_saved_model_is_the_returned_one_and_is_the_average(uninterrupted):
 
 
 def _raw_weights(path: Path) -> Model:
-    from safetensors.torch import load_file
-
     model = _model(_recipe())
     model.load_state_dict(load_file(path / "checkpoints" / f"step-{STEPS:08d}" / "model.safetensors"))
     return model
@@ -169,8 +171,6 @@ def test_a_loss_that_is_not_a_number_stops_before_the_update(tmp_path):
 
 
 def _raw_state(path: Path) -> dict[str, torch.Tensor]:
-    from safetensors.torch import load_file
-
     newest = max((path / "checkpoints").iterdir())
     return load_file(newest / "model.safetensors")
 
@@ -183,3 +183,161 @@ def test_training_learns(tmp_path):
     _train(tmp_path / "run", recipe)
     losses = [line["loss"] for line in read_metrics(tmp_path / "run")]
     assert sum(losses[-5:]) / 5 < 0.8 * losses[0]
+
+
+def test_held_out_images_say_which_weights_are_kept(tmp_path):
+    """The score rises, falls, and stays low: training ends after two evaluations without a better one."""
+    scores = iter([0.2, 0.6, 0.5, 0.4, 0.9])
+    seen = {}
+
+    def hook(step: int, model: torch.nn.Module) -> dict[str, float]:
+        seen[step] = _hash(model)
+        return {"validation_top1": next(scores)}
+
+    model = _train(tmp_path / "run", _recipe(evaluate_every=1, scale__patience=2, checkpoint_every=0), hooks=[hook])
+    assert list(seen) == [1, 2, 3, 4]
+    assert _hash(model) == seen[2]
+    assert _hash(load_model(tmp_path / "run" / "model")) == seen[2]
+    kept = sorted(path.name for path in (tmp_path / "run" / "checkpoints").iterdir())
+    assert "step-00000002" in kept
+
+
+def test_the_best_checkpoint_outlives_newer_ones(tmp_path):
+    scores = {step: 1.0 if step == 3 else 0.5 for step in range(1, STEPS + 1)}
+
+    def hook(step: int, model: torch.nn.Module) -> dict[str, float]:
+        return {"validation_top1": scores[step]}
+
+    _train(tmp_path / "run", _recipe(evaluate_every=1, scale__keep=1), hooks=[hook])
+    kept = sorted(path.name for path in (tmp_path / "run" / "checkpoints").iterdir())
+    assert kept == ["step-00000003", f"step-{STEPS:08d}"]
+
+
+def test_a_stopped_run_remembers_its_best(tmp_path, uninterrupted):
+    def hook(step: int, model: torch.nn.Module) -> dict[str, float]:
+        return {"validation_top1": 1 / step}
+
+    recipe = _recipe(evaluate_every=1)
+    through = _train(tmp_path / "through", recipe, hooks=[hook])
+    _stopped_at(tmp_path / "run", recipe, 5, signal.SIGTERM, hooks=[hook])
+    assert _hash(_train(tmp_path / "run", recipe, hooks=[hook])) == _hash(through)
+
+
+def test_an_evaluation_that_was_broken_off_is_made_up_for(tmp_path, uninterrupted):
+    asked = []
+
+    def hook(step: int, model: torch.nn.Module) -> dict[str, float]:
+        asked.append(step)
+        if asked == [4]:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return {"probe": float(step)}
+
+    recipe = _recipe(evaluate_every=4)
+    with pytest.raises(Interrupted, match="after step 4") as stop:
+        _train(tmp_path / "run", recipe, hooks=[hook])
+    assert stop.value.exit_code == 143
+    assert _hash(_train(tmp_path / "run", recipe, hooks=[hook])) == uninterrupted[1]
+    assert asked == [4, 4, 8, 9]
+    assert [line["step"] for line in read_metrics(tmp_path / "run") if "probe" in line] == [4, 8, 9]
+
+
+def test_an_evaluation_that_was_made_is_not_made_again(tmp_path):
+    asked = []
+
+    def hook(step: int, model: torch.nn.Module) -> dict[str, float]:
+        asked.append(step)
+        return {"probe": float(step)}
+
+    recipe, source = _recipe(evaluate_every=4, checkpoint_every=4), open_source("digits", "train")
+    model = _model(recipe)
+    with open_run(tmp_path / "run", recipe, data=source.fingerprint, environment={}, resume=True) as run:
+        with pytest.raises(RuntimeError, match="crash"):
+            train(
+                recipe, model, model.preprocessing, source, run,
+                runtime=choose("cpu"), display=_CrashAt(6), hooks=[hook],
+            )  # fmt: skip
+    _train(tmp_path / "run", recipe, hooks=[hook])
+    assert asked == [4, 8, 9]
+
+
+@pytest.mark.parametrize("parts", [2, 5, 12])
+def test_parts_of_a_batch_are_learned_from_as_the_whole(tmp_path, parts):
+    options = dict(optimizer__kind="sgd", optimizer__learning_rate=0.05, averaging=0)
+    whole = _train(tmp_path / "whole", _recipe(**options), dropout=0.0)
+    cut = _train(tmp_path / "cut", _recipe(**options, scale__accumulation=parts), dropout=0.0)
+    for name, value in whole.state_dict().items():
+        torch.testing.assert_close(cut.state_dict()[name], value, atol=1e-6, rtol=0)
+
+
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf:UserWarning")  # torch's own
+@pytest.mark.parametrize(("key", "value"), [("recompute", "true"), ("compile", "blocks"), ("compile", "step")])
+def test_recomputing_and_compiling_change_nothing_but_rounding(tmp_path, monkeypatch, key, value):
+    # Tracing is what could go wrong here; generating code takes a minute, and is torch's own business.
+    compiled = torch.nn.Module.compile
+    monkeypatch.setattr(torch.nn.Module, "compile", lambda self: compiled(self, backend="eager"))
+    options = dict(optimizer__kind="sgd", optimizer__learning_rate=0.05, averaging=0, steps=4)
+    plain = _train(tmp_path / "plain", _recipe(**options), dropout=0.0)
+    other = _train(tmp_path / "other", _recipe(**options, **{f"scale__{key}": value}), dropout=0.0)
+    assert list(other.state_dict()) == list(plain.state_dict())
+    for name, tensor in plain.state_dict().items():
+        torch.testing.assert_close(other.state_dict()[name], tensor, atol=1e-6, rtol=0)
+
+
+def test_recomputing_draws_the_same_dropout(tmp_path):
+    plain = _train(tmp_path / "plain", _recipe(steps=4))
+    again = _train(tmp_path / "again", _recipe(steps=4, scale__recompute="true"))
+    for name, tensor in plain.state_dict().items():
+        torch.testing.assert_close(again.state_dict()[name], tensor, atol=1e-5, rtol=0)
+
+
+def test_bfloat16_keeps_weights_and_moments_in_float32(tmp_path):
+    _train(tmp_path / "run", _recipe(steps=3, scale__precision="bfloat16"))
+    newest = max((tmp_path / "run" / "checkpoints").iterdir())
+    for kind in ("model", "optimizer", "average"):
+        assert {value.dtype for value in load_file(newest / f"{kind}.safetensors").values()} == {torch.float32}
+    single = _train(tmp_path / "single", _recipe(steps=3))
+    assert _hash(single) != _hash(load_model(tmp_path / "run" / "model"))
+
+
+def test_mixed_images_and_their_parts(tmp_path):
+    """Mixup of the whole batch, cut after mixing: one part or three learn the same."""
+    options = dict(optimizer__kind="sgd", averaging=0, augmentation__mixup=0.5, steps=4)
+    whole = _train(tmp_path / "whole", _recipe(**options), dropout=0.0)
+    cut = _train(tmp_path / "cut", _recipe(**options, scale__accumulation=3), dropout=0.0)
+    plain = _train(tmp_path / "plain", _recipe(**(options | {"augmentation__mixup": 0})), dropout=0.0)
+    assert _hash(plain) != _hash(whole)
+    for name, value in whole.state_dict().items():
+        torch.testing.assert_close(cut.state_dict()[name], value, atol=1e-6, rtol=0)
+
+
+def test_images_that_cannot_be_read_are_left_out_and_counted(tmp_path, monkeypatch):
+    """One image fewer in the second batch, none at all in the third, which then changes nothing."""
+    batches = loader.training_batches
+
+    def thinned(*given, **named):
+        for batch in batches(*given, **named):
+            left = {1: 11, 2: 0}.get(batch.step, 12)
+            yield _first_rows(batch, left)
+
+    monkeypatch.setattr(loader, "training_batches", thinned)
+    recipe = _recipe(steps=4)
+    _train(tmp_path / "run", recipe)
+    manifest = json.loads((tmp_path / "run" / "checkpoints" / "step-00000004" / "manifest.json").read_text())
+    assert manifest["progress"]["skipped_images"] == 13
+    assert manifest["progress"]["skipped_steps"] == 1
+    assert manifest["average_updates"] == 3
+    assert [line["step"] for line in read_metrics(tmp_path / "run")] == [1, 2, 3, 4]
+
+
+def _first_rows(batch: loader.Batch, rows: int) -> loader.Batch:
+    names = ("images_BHWC", "labels_B", "indices_B", "epochs_B", "positions_B")
+    shorter = {name: getattr(batch, name)[:rows] for name in names}
+    return dataclasses.replace(batch, **shorter, skipped=("unreadable",) * (12 - rows))
+
+
+def test_numbers_that_are_logged(tmp_path):
+    _train(tmp_path / "run", _recipe(steps=3))
+    last = read_metrics(tmp_path / "run")[-1]
+    assert {"step", "loss", "accuracy", "images_per_second", "learning_rate", "data_wait", "memory_bytes"} <= set(last)
+    assert 0 <= last["data_wait"] <= 1
+    assert last["memory_bytes"] > 1e6

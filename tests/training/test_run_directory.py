@@ -1,5 +1,6 @@
 """Run directories: one process at a time, the same recipe on resume, nothing left of a run that never began."""
 
+import errno
 import subprocess
 import sys
 
@@ -7,7 +8,8 @@ import pytest
 
 from vitlab.errors import UserError
 from vitlab.recipes import library
-from vitlab.training.run_directory import open_run, read_metrics
+from vitlab.recipes.schema import with_changes
+from vitlab.training.run_directory import open_run, read_metrics, told
 
 RECIPE = library.find("finetune")
 
@@ -96,3 +98,43 @@ def test_an_unwritable_place_is_one_line(tmp_path):
     (tmp_path / "file").write_text("x")
     with pytest.raises(UserError, match="cannot write"), _open(tmp_path / "file" / "run"):
         pass
+
+
+@pytest.mark.parametrize("change", ["accumulation=4", "accumulation=auto", "parallel=fsdp", "keep=5", "recompute=true"])
+def test_how_a_run_is_carried_out_may_change(tmp_path, change):
+    with _open(tmp_path / "run"):
+        pass
+    with _open(tmp_path / "run", recipe=with_changes(RECIPE, [f"scale.{change}"]), resume=True):
+        pass
+
+
+def test_precision_may_not_change(tmp_path):
+    with _open(tmp_path / "run"):
+        pass
+    other = with_changes(RECIPE, ["scale.precision=bfloat16"])
+    with pytest.raises(UserError, match=r"scale.precision was 'auto' and is 'bfloat16' now"):
+        with _open(tmp_path / "run", recipe=other, resume=True):
+            pass
+
+
+def test_what_a_killed_process_left_of_a_folder_is_taken_over(tmp_path):
+    (tmp_path / "run" / ".model.x7.part").mkdir(parents=True)
+    for name in ("run.lock", "environment.json", ".recipe.toml.a1.part"):
+        (tmp_path / "run" / name).write_text("")
+    with _open(tmp_path / "run") as run:
+        names = {path.name for path in run.path.iterdir()}
+    assert names == {"run.lock", "environment.json", "recipe.toml"}
+
+
+def test_someone_elses_hidden_file_is_left_alone(tmp_path):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / ".notes.part").write_text("x")
+    with pytest.raises(UserError, match="not a run directory"), _open(tmp_path / "run"):
+        pass
+    assert (tmp_path / "run" / ".notes.part").exists()
+
+
+def test_a_full_disk_is_one_line(tmp_path):
+    with pytest.raises(UserError, match=r"cannot write to .*No space left on device \(.* MB are free\)"):
+        with told(tmp_path):
+            raise OSError(errno.ENOSPC, "No space left on device")

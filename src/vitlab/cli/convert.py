@@ -11,7 +11,7 @@ import typer
 from vitlab import weights
 from vitlab.cli import options
 from vitlab.cli.output import ResultTable, show
-from vitlab.data import images, loader
+from vitlab.data import images, loader, resize
 from vitlab.data.catalog import open_source
 from vitlab.models.build import Model
 from vitlab.weights.parity import certificate
@@ -59,5 +59,5 @@ def _photos(model: Model, paths: Path | None) -> torch.Tensor:
         batch = next(iter(loader.evaluation_batches(source, preprocessing, batch_size=COMPARED)))
         return loader.normalise(batch.images_BHWC, preprocessing)
     found = images.image_files(paths)[:COMPARED]
-    pictures_BHWC = np.stack([images.prepare(images.read_image(path), preprocessing) for path in found])
+    pictures_BHWC = np.stack([resize.prepare(images.read_image(path), preprocessing) for path in found])
     return loader.normalise(torch.from_numpy(pictures_BHWC), preprocessing)

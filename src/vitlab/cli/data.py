@@ -1,4 +1,4 @@
-"""`vitlab data info SOURCE`: what is in a data set."""
+"""`vitlab data info SOURCE`: what is in a data set; `vitlab data pack SOURCE OUT`: the same as fast tar shards."""
 
 import io
 from pathlib import Path
@@ -8,11 +8,25 @@ import typer
 
 from vitlab import files
 from vitlab.cli import options
-from vitlab.cli.output import ResultTable, show
-from vitlab.data.catalog import names, open_source
-from vitlab.data.describe import contact_sheet, describe
+from vitlab.cli.output import Cell, ResultTable, show
+from vitlab.cli.progress import counting
+from vitlab.data.catalog import describe_names, open_source
+from vitlab.data.describe import Quantile, contact_sheet, describe
+from vitlab.data.packing import Encoding, pack
+from vitlab.data.sources import Source, Split
+from vitlab.errors import UserError
 
 app = options.new_app()
+
+SPLITS: tuple[Split, ...] = ("train", "test")
+MOST_CLASSES = 30  # as many are told one by one
+QUANTILES: tuple[tuple[str, Quantile], ...] = (
+    ("smallest", "smallest"),
+    ("5 % quantile of", "five_percent"),
+    ("median", "median"),
+    ("95 % quantile of", "ninety_five_percent"),
+    ("largest", "largest"),
+)
 
 
 @app.callback(invoke_without_command=True)
@@ -20,8 +34,14 @@ def list_sources(context: typer.Context, as_json: options.JsonOption = False) ->
     """The data sets that have a name; a folder of images or tar shards work as well."""
     if context.invoked_subcommand is not None:
         return
-    notes = ["Any folder with train/CLASS/*.jpg and val/CLASS/*.jpg, or with CLASS/*.jpg, is a data set too."]
-    show(ResultTable("Data sets", ["name"], [[name] for name in names()], notes=notes), as_json=as_json)
+    notes = [
+        "Any folder with train/CLASS/*.jpg and val/CLASS/*.jpg, or with CLASS/*.jpg, is a data set too.",
+        "A named set is looked for in the folder of --data NAME=FOLDER, in $VITLAB_DATA/NAME, and on the hub.",
+    ]
+    rows: list[list[Cell]] = [[name, classes, what, needs] for name, what, classes, needs in describe_names()]
+    columns = ["name", "classes", "what it is", "needs"]
+    table = ResultTable("Data sets", columns, rows, notes=notes, words=columns[2:])
+    show(table, as_json=as_json)
 
 
 @app.command()
@@ -36,25 +56,88 @@ def info(
     as_json: options.JsonOption = False,
 ) -> None:
     """Count the images of SOURCE by class, measure their sizes, and find broken ones."""
-    parts = {"train": open_source(source, "train"), "test": open_source(source, "test")}
+    parts, notes = _parts(source)
     found = {part: describe(opened, len(opened) if every else 1000) for part, opened in parts.items()}
     rows: list[list[str | int]] = [["images", *(found[part]["images"] for part in parts)]]
-    rows += [
-        [f"class {name}", *(found[part]["classes"].get(name, 0) for part in parts)] for name in parts["train"].classes
-    ]
+    counts = {part: found[part]["classes"] for part in parts}
+    classes = next(iter(parts.values())).classes
+    if len(classes) <= MOST_CLASSES:
+        rows += [[f"class {name}", *(counts[part].get(name, 0) for part in parts)] for name in classes]
+    else:
+        rows += [
+            ["classes", *(len(counts[part]) for part in parts)],
+            ["fewest images of a class", *(min(counts[part].values()) for part in parts)],
+            ["most images of a class", *(max(counts[part].values()) for part in parts)],
+        ]
     sizes = [found[part]["sizes"] for part in parts]
-    rows.append(["smallest height x width", *("" if size is None else _by(size["smallest"]) for size in sizes)])
-    rows.append(["median height x width", *("" if size is None else _by(size["median"]) for size in sizes)])
-    rows.append(["largest height x width", *("" if size is None else _by(size["largest"]) for size in sizes)])
+    rows += [
+        [f"{what} height x width", *("" if size is None else _by(size[key]) for size in sizes)]
+        for what, key in QUANTILES
+    ]
     rows.append(["broken images", *(f"{len(found[part]['broken'])} of {found[part]['checked']}" for part in parts)])
-    notes = [f"broken: {error}" for part in parts for error in found[part]["broken"]]
+    notes += [f"broken: {error}" for part in parts for error in found[part]["broken"]]
     show(ResultTable(f"Data set {source}", ["", *parts], rows, notes=notes, numbers=dict(found)), as_json=as_json)
     if sheet is not None:
         picture = io.BytesIO()
-        contact_sheet(parts["train"]).save(picture, format="PNG")
+        contact_sheet(next(iter(parts.values()))).save(picture, format="PNG")
         files.write_bytes(sheet, picture.getvalue())
         typer.echo(str(sheet), err=as_json)
 
 
+def _parts(source: str) -> tuple[dict[str, Source], list[str]]:
+    """The sides that the data set has, and why it lacks one: some of the named sets are for testing only."""
+    parts: dict[str, Source] = {}
+    notes: list[str] = []
+    for split in SPLITS:
+        try:
+            parts[split] = open_source(source, split)
+        except UserError as error:
+            if split == "test" and not parts:
+                raise
+            notes.append(str(error))
+    return parts, notes
+
+
 def _by(size: tuple[int, int]) -> str:
     return f"{size[0]} x {size[1]}"
+
+
+@app.command("pack")
+def pack_shards(
+    source: Annotated[str, typer.Argument(metavar="SOURCE", help="A name, an image folder, or tar shards.")],
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="The folder for the shards; it is a SOURCE then.")],
+    size: Annotated[
+        int | None, typer.Option("--size", min=8, help="Resize larger images to this shorter side, in pixels.")
+    ] = None,
+    encoding: Annotated[
+        Encoding | None,
+        typer.Option(
+            "--encoding",
+            help="same: copy the bytes. jpeg: quality 95, the default with --size. raw: pixels, ten times as large "
+            "and read several times as fast.",
+        ),
+    ] = None,
+    bad_images: options.BadImagesOption = "refuse",
+    workers: Annotated[
+        int | None, typer.Option("--workers", min=1, help="Threads; one a processor if not given.")
+    ] = None,
+    as_json: options.JsonOption = False,
+) -> None:
+    """Write both sides of SOURCE as tar shards with an index, which are read at random and fast."""
+    kind: Encoding = encoding or ("same" if size is None else "jpeg")
+    rows: list[list[str | int]] = []
+    skipped: list[str] = []
+    for split in SPLITS:
+        opened = open_source(source, split)
+        with counting(f"packing {split}", len(opened)) as progress:
+            packed = pack(
+                opened, out, split,
+                size=size, encoding=kind, workers=workers, bad_images=bad_images, progress=progress,
+            )  # fmt: skip
+        rows.append([split, packed.images, len(packed.shards), f"{packed.size / 2**20:,.1f}", len(packed.skipped)])
+        skipped += packed.skipped
+    notes = [*(f"left out: {reason}" for reason in skipped[:20]), f"Use it with --data {out}"]
+    show(
+        ResultTable(f"Packed {source}", ["part", "images", "shards", "MiB", "left out"], rows, notes=notes),
+        as_json=as_json,
+    )

@@ -1,14 +1,29 @@
 """`vitlab evaluate MODEL --data SOURCE`: accuracy on labelled images."""
 
+from collections.abc import Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import typer
 
 from vitlab import weights
 from vitlab.cli import options
-from vitlab.cli.output import show, store
+from vitlab.cli.output import Cell, ResultTable, percent, show, store
+from vitlab.cli.processes import one_voice
 from vitlab.cli.training import accuracy_table
 from vitlab.data.catalog import open_source
-from vitlab.evaluation import accuracy
-from vitlab.runtime import choose
+from vitlab.data.imagenet import read_objectnet_mapping, read_real_labels
+from vitlab.data.opening import split_path
+from vitlab.data.sources import Source
+from vitlab.errors import UserError
+from vitlab.evaluation import accuracy, calibration, dump, imagenet
+from vitlab.evaluation.accuracy import Accuracy
+from vitlab.evaluation.imagenet import Counted
+from vitlab.evaluation.intervals import wilson
+from vitlab.models.build import Model
+from vitlab.runtime import together
 
 app = options.new_app()
 
@@ -17,14 +32,134 @@ app = options.new_app()
 def evaluate(
     model: options.ModelArgument,
     data: options.DataOption,
+    batch_size: Annotated[int, typer.Option("--batch-size", min=1, help="Images at a time.")] = 128,
+    dump_file: Annotated[
+        Path | None,
+        typer.Option("--dump", metavar="FILE", help="Write what was said of every image: .csv, or .parquet."),
+    ] = None,
+    real: Annotated[
+        Path | None, typer.Option("--real", metavar="FILE", help="ReaL's real.json, for ImageNet's validation images.")
+    ] = None,
+    bad_images: options.BadImagesOption = "refuse",
     device: options.DeviceOption = "auto",
     as_json: options.JsonOption = False,
 ) -> None:
-    """Accuracy of MODEL on the test images of SOURCE, each image counted once."""
-    loaded = weights.load_model(model)
-    source = open_source(data, "test")
-    measured = accuracy.measure(loaded, source, loaded.preprocessing, choose(device), classes=loaded.classes)
-    table = accuracy_table(measured, source.name, loaded.classes or source.classes)
+    """Accuracy of MODEL on the test images of SOURCE, each image counted once; torchrun shares the work out."""
+    with one_voice(device) as runtime:
+        with together(runtime):
+            if dump_file is not None:
+                dump.check_suffix(dump_file)
+            labels = read_real_labels(real) if real is not None else None
+            loaded = weights.load_model(model)
+            source = open_source(data, "test", bad=bad_images)
+            mapping = _objectnet_folder(data)
+            classes = None if mapping is not None else loaded.classes
+        measured = accuracy.measure(
+            loaded, source, loaded.preprocessing, runtime,
+            classes=classes, batch_size=batch_size, bad_images=bad_images, shared=True,
+        )  # fmt: skip
+        if not runtime.is_first:
+            return
+    if mapping is not None:
+        counted = imagenet.objectnet_accuracy(measured, source, read_objectnet_mapping(mapping))
+        table = _counted_table(f"Accuracy on ObjectNet ({source.name})", "not shared with ImageNet", counted)
+    elif labels is not None:
+        counted = imagenet.real_accuracy(measured, source, labels)
+        table = _counted_table(f"Accuracy on ReaL ({source.name})", "without a label", counted, plain=measured)
+    else:
+        table = _table(measured, source, _names(loaded, source))
+    if dump_file is not None:
+        dump.write(measured, source, None if mapping is not None else loaded.classes, dump_file)
     if (Path(model) / "recipe.toml").exists():
         store(table, Path(model) / "results" / "evaluate.json")
     show(table, as_json=as_json)
+
+
+def _objectnet_folder(data: str) -> Path | None:
+    """The folder of ObjectNet's own mapping files, where the data is ObjectNet."""
+    name, folder = split_path(data)
+    if name != "objectnet":
+        return None
+    if folder is None:
+        raise UserError("objectnet: give its folder as objectnet=PATH; its mappings are read from there")
+    inner = folder / "objectnet-1.0"
+    return inner if inner.is_dir() else folder
+
+
+def _names(model: Model, source: Source) -> tuple[str, ...]:
+    """A name for each output of the model; numbers where neither it nor the data has any."""
+    outputs = model.config.num_classes
+    named = model.classes or source.classes
+    return named if len(named) == outputs else tuple(map(str, range(outputs)))
+
+
+def _table(measured: Accuracy, source: Source, classes: Sequence[str]) -> ResultTable:
+    """The run's own table, with intervals, top-5 and calibration."""
+    table = accuracy_table(measured, source.name, tuple(classes))
+    bins = calibration.reliability(measured.labels_N, measured.probabilities_NK)
+    error = calibration.expected_calibration_error(bins)
+    counts_KK = measured.confusion()
+    rights_K, totals_K = np.diag(counts_KK), counts_KK.sum(axis=1)
+    right = dict(zip(classes, rights_K.tolist(), strict=True))
+    # The first row is that of all images.
+    rights = [measured.right(), *(right[str(row[0])] for row in table.rows[1:])]
+    rows: list[list[Cell]] = [
+        [*row, _interval(of_row, int(row[1] or 0))] for row, of_row in zip(table.rows, rights, strict=True)
+    ]
+    low, high = wilson(measured.right(), measured.images)
+    return replace(
+        table,
+        columns=[*table.columns, "95 % interval"],
+        rows=rows,
+        notes=[*table.notes, *_notes(measured, classes, totals_K.tolist(), error)],
+        numbers={
+            **table.numbers,
+            "interval": [low, high],
+            "expected_calibration_error": error,
+            "reliability": [asdict(part) for part in bins],
+            "left_out": measured.left_out,
+        },
+    )
+
+
+def _notes(measured: Accuracy, classes: Sequence[str], totals_K: Sequence[int], error: float) -> list[str]:
+    five = f"Top-5 {percent(measured.top(5))}. " if measured.probabilities_NK.shape[1] > 5 else ""
+    notes = [f"{five}Calibration error (ECE, {calibration.BINS} bins) {percent(error)}."]
+    missing = [name for name, total in zip(classes, totals_K, strict=True) if not total]
+    if missing:
+        some = ", ".join(missing[:5]) + (", ..." if len(missing) > 5 else "")
+        notes.append(f"No test image of {len(missing)} of the {len(classes)} classes: {some}.")
+    if measured.left_out:
+        notes.append(f"{measured.left_out} images could not be read and are left out.")
+    return notes
+
+
+def _counted_table(title: str, why: str, counted: Counted, plain: Accuracy | None = None) -> ResultTable:
+    """An accuracy over some of the images."""
+    rows: list[list[Cell]] = [
+        ["top-1", counted.images, percent(counted.share), _interval(counted.right, counted.images)]
+    ]
+    numbers: dict[str, object] = {"images": counted.images, "excluded": counted.excluded, "top1": counted.share}
+    if counted.right_of_five is not None:
+        five = counted.right_of_five
+        rows.append(["top-5", counted.images, percent(five / counted.images), _interval(five, counted.images)])
+        numbers["top5"] = five / counted.images
+    if plain is not None:
+        rows.append(
+            ["top-1 by the old labels", plain.images, percent(plain.top(1)), _interval(plain.right(), plain.images)]
+        )
+        numbers["old_top1"] = plain.top(1)
+    return ResultTable(
+        title=title,
+        summary=f"{percent(counted.share)} of {counted.images:,} images are named rightly.",
+        columns=["measure", "images", "accuracy", "95 % interval"],
+        rows=rows,
+        notes=[f"{counted.excluded:,} images are left out: {why}."],
+        headline=[{"label": title, "value": f"{100 * counted.share:.2f}", "unit": "%"}],
+        numbers=numbers,
+    )
+
+
+def _interval(right: int, images: int) -> str:
+    low, high = wilson(right, images)
+    return f"{100 * low:.1f} to {100 * high:.1f}"

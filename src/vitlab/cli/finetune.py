@@ -6,7 +6,7 @@ import typer
 
 from vitlab.cli import options
 from vitlab.cli.output import show
-from vitlab.cli.training import Changes, run
+from vitlab.cli.training import Changes, run, scale_assignments
 from vitlab.recipes import library
 
 app = options.new_app()
@@ -20,6 +20,10 @@ def finetune(
     steps: options.StepsOption = None,
     out: options.OutOption = None,
     seed: options.SeedOption = None,
+    bad_images: options.OptionalBadImagesOption = None,
+    exclude: options.ExcludeOption = None,
+    batch: options.BatchOption = None,
+    log: options.LogOption = None,
     changes: options.SetOption = None,
     resume: options.ResumeOption = False,
     device: options.DeviceOption = "auto",
@@ -27,5 +31,10 @@ def finetune(
 ) -> None:
     """Train MODEL further on SOURCE: a new head from zero, position embeddings resampled to the recipe's resolution."""
     started = library.find(recipe).model_copy(update={"init_from": model})
-    resolved = Changes(data, steps, seed, tuple(changes or [])).applied_to(started)
+    resolved = Changes(
+        data,
+        steps,
+        seed,
+        (*options.data_assignments(bad_images, exclude), *scale_assignments(batch, log), *(changes or [])),
+    ).applied_to(started)
     show(run(resolved, out, resume=resume, device=device, title="finetune"), as_json=as_json)

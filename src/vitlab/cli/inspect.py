@@ -9,8 +9,9 @@ import typer
 
 from vitlab import weights
 from vitlab.cli import options
-from vitlab.data import images, loader
+from vitlab.data import images, loader, resize
 from vitlab.report.figures import draw_inspection
+from vitlab.report.page import write_report
 from vitlab.runtime import choose
 
 app = options.new_app()
@@ -28,8 +29,9 @@ def inspect_model(
     loaded, runtime = weights.load_model(model), choose(device)
     loaded.eval().to(runtime.device)
     found = images.image_files(paths)[:MOST_IMAGES]
-    pictures_BHWC = np.stack([images.prepare(images.read_image(path), loaded.preprocessing) for path in found])
+    pictures_BHWC = np.stack([resize.prepare(images.read_image(path), loaded.preprocessing) for path in found])
     inputs_BCHW = loader.normalise(torch.from_numpy(pictures_BHWC), loaded.preprocessing, runtime.device)
     entries = draw_inspection(loaded, pictures_BHWC, inputs_BCHW, [path.stem for path in found], out)
     for entry in entries:
         print(out / entry.file if entry.file else f"{entry.title}: left out, {entry.skipped}")
+    typer.echo(f"all on one page: {write_report([out], out / 'report.html')}", err=True)

@@ -17,13 +17,19 @@ VERBS = {
     "finetune": "train a model further on your images",
     "evaluate": "accuracy of a model on labelled images",
     "fewshot": "accuracy of frozen features with a few images a class",
+    "vtab": "accuracy on the 19 tasks of VTAB-1k",
     "predict": "name what is on images",
     "inspect": "look inside a model: filters, positions, attention",
     "report": "one page with a run's numbers, curves and pictures",
+    "serve": "a page to look inside a model, and a prediction API",
     "convert": "write a model for timm, transformers, Flax, torchvision or ONNX",
+    "cost": "parameters, FLOPs, memory, time and price, without running anything",
+    "bench": "speed and memory of inference on this machine",
     "models": "the models of the paper by name",
     "recipes": "the named recipes, and one of them as TOML",
+    "study": "a grid of runs: the paper's ablations, learning rates, seeds",
     "data": "what is in a data set",
+    "dedup": "find test images among training images",
 }
 OVERVIEW = """vitlab: the whole life of a Vision Transformer
 
@@ -79,6 +85,8 @@ def _run(verb: str, words: list[str]) -> int:
 
 
 def _complain(message: object) -> None:
+    if os.environ.get("LOCAL_RANK", "0") != "0":
+        return  # torchrun started several processes with the same words: one of them tells
     text = message.format_message() if isinstance(message, typer.TyperException) else str(message)
     print("vitlab: " + " ".join(text.split()), file=sys.stderr)
 

@@ -25,6 +25,7 @@ class ResultTable:
         notes: what a reader should know beside it.
         headline: big numbers of the report: {"label", "value", "unit"}.
         numbers: the same results unrounded, by name.
+        words: columns of words, which are aligned at the left like the first one.
     """
 
     title: str
@@ -34,6 +35,7 @@ class ResultTable:
     notes: Sequence[str] = ()
     headline: Sequence[dict[str, str]] = ()
     numbers: dict[str, Any] = field(default_factory=dict)
+    words: Sequence[str] = ()
 
     def as_dict(self) -> dict[str, Any]:
         """The table as a JSON value."""
@@ -55,7 +57,7 @@ def show(table: ResultTable, *, as_json: bool) -> None:
         return
     drawn = Table()
     for number, column in enumerate(table.columns):
-        drawn.add_column(column, justify="left" if number == 0 else "right", overflow="fold")
+        drawn.add_column(column, justify="left" if number == 0 or column in table.words else "right", overflow="fold")
     for row in table.rows:
         drawn.add_row(*("" if cell is None else str(cell) for cell in row))
     console = Console(highlight=False, markup=False, width=None if Console().is_terminal else 110)

@@ -9,7 +9,7 @@ import typer
 from vitlab import weights
 from vitlab.cli import options
 from vitlab.cli.output import ResultTable, percent, show
-from vitlab.data import images, loader
+from vitlab.data import images, loader, resize
 from vitlab.runtime import choose
 
 app = options.new_app()
@@ -30,7 +30,7 @@ def predict(
     top = min(top, len(names))
     rows, numbers = [], {}
     for path in (file for given in paths for file in images.image_files(given)):
-        image_HWC = images.prepare(images.read_image(path), loaded.preprocessing)
+        image_HWC = resize.prepare(images.read_image(path), loaded.preprocessing)
         with torch.inference_mode(), runtime.autocast():
             input_BCHW = loader.normalise(torch.from_numpy(image_HWC)[None], loaded.preprocessing, runtime.device)
             probabilities_K = loaded(input_BCHW).float().softmax(-1)[0].cpu()

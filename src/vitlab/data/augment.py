@@ -1,38 +1,57 @@
 """Training augmentation of one image; every draw comes from the generator that is handed in."""
 
+from dataclasses import replace
 from math import sqrt
 
 import numpy as np
-from PIL import Image
 
-from vitlab.data.images import RGB, prepare
+from vitlab.data.images import RGB, Picture, as_picture
+from vitlab.data.jpeg import largest_shrink
+from vitlab.data.resize import bilinear, prepare
+from vitlab.data.variation import Variation, draw_variation, vary
 from vitlab.recipes.augmentation import Augmentation
 from vitlab.recipes.preprocessing import Preprocessing
 
 ATTEMPTS = 100  # TensorFlow's default; after as many misses the whole image is taken
 
 
-def augment(image_HWC: RGB, augmentation: Augmentation, preprocessing: Preprocessing, rng: np.random.Generator) -> RGB:
+def augment(
+    image: RGB | Picture, augmentation: Augmentation, preprocessing: Preprocessing, rng: np.random.Generator
+) -> RGB:
     """Varies a training image and brings it to the model's input size (sections 4.1 and B.1.1; appendix B.1).
 
     Args:
-        image_HWC: uint8 RGB of any size.
-        augmentation: which crop, and whether to mirror.
+        image: uint8 RGB of any size, or a picture that is still to be decoded; it is not written to.
+        augmentation: the crop, and what follows it.
         preprocessing: the model's; gives the size, and the resize of crops "none" and "pad".
         rng: the sample's own generator; draws are made in a fixed order.
 
     Returns:
         uint8 RGB of `preprocessing.size`.
     """
+    return vary(*crop_and_draw(image, augmentation, preprocessing, rng))
+
+
+def crop_and_draw(
+    image: RGB | Picture, augmentation: Augmentation, preprocessing: Preprocessing, rng: np.random.Generator
+) -> tuple[RGB, Variation]:
+    """The first half of `augment`: the cropped image, and what is still to be done to it, drawn but not applied.
+
+    `vary` applies it to the image, `vitlab.data.device_augment.vary_batch` to a batch on the device, with equal pixels.
+
+    Returns:
+        (image_HWC, variation): uint8 RGB of `preprocessing.size`, and the draws.
+    """
+    picture = as_picture(image) if isinstance(image, np.ndarray) else image
     if augmentation.crop == "inception":
-        varied_HWC = inception_crop(image_HWC, augmentation, preprocessing.size, rng)
+        cropped_HWC = inception_crop(picture, augmentation, preprocessing.size, rng)
+    elif augmentation.crop == "random":
+        cropped_HWC = random_crop(picture.pixels(), augmentation.enlarge, preprocessing, rng)
     else:
-        varied_HWC = prepare(image_HWC, preprocessing)
+        cropped_HWC = prepare(picture.pixels(), preprocessing)
         if augmentation.crop == "pad" and augmentation.pad > 0:
-            varied_HWC = pad_crop(varied_HWC, augmentation.pad, rng)
-    if augmentation.flip and rng.random() < 0.5:
-        varied_HWC = varied_HWC[:, ::-1]
-    return varied_HWC
+            cropped_HWC = pad_crop(cropped_HWC, augmentation.pad, rng)
+    return cropped_HWC, draw_variation(augmentation, preprocessing.size, rng)
 
 
 def crop_box(
@@ -66,16 +85,30 @@ def crop_box(
     return 0, 0, height, width
 
 
-def inception_crop(image_HWC: RGB, augmentation: Augmentation, size: tuple[int, int], rng: np.random.Generator) -> RGB:
-    """Cuts a random box and resizes it to `size`, bilinearly without antialiasing, as the original code."""
-    top, left, height, width = crop_box(image_HWC.shape[0], image_HWC.shape[1], augmentation, rng)
-    cut = Image.fromarray(image_HWC[top : top + height, left : left + width])
-    if (height, width) == size:
-        return np.asarray(cut)
-    resized = cut.transform(
-        (size[1], size[0]), Image.Transform.EXTENT, (0, 0, width, height), Image.Resampling.BILINEAR
-    )
-    return np.asarray(resized)
+def inception_crop(
+    picture: Picture, augmentation: Augmentation, size: tuple[int, int], rng: np.random.Generator
+) -> RGB:
+    """Cuts a random box and resizes it to `size`, bilinearly without antialiasing, as the original code.
+
+    A JPEG whose box is at least twice `size` is decoded at 1/2, 1/4 or 1/8 of its resolution, as far as the box still
+    holds `size` pixels: that costs less, and does the averaging that the plain bilinear resize leaves out. The box's
+    edges then move outwards to whole pixels of the smaller image.
+    """
+    top, left, height, width = crop_box(picture.height, picture.width, augmentation, rng)
+    shrink = largest_shrink(height, width, size) if picture.shrinkable else 1
+    rows = slice(top // shrink, -(-(top + height) // shrink))
+    columns = slice(left // shrink, -(-(left + width) // shrink))
+    return bilinear(picture.pixels(shrink)[rows, columns], size)
+
+
+def random_crop(image_HWC: RGB, enlarge: float, preprocessing: Preprocessing, rng: np.random.Generator) -> RGB:
+    """Resizes to `enlarge` times the model's input, whatever the proportions, and cuts the input out anywhere (BiT)."""
+    height, width = preprocessing.size
+    larger = round(height * enlarge), round(width * enlarge)
+    enlarged_HWC = prepare(image_HWC, replace(preprocessing, size=larger, resize="square", crop=1.0))
+    top = int(rng.integers(larger[0] - height + 1))
+    left = int(rng.integers(larger[1] - width + 1))
+    return enlarged_HWC[top : top + height, left : left + width]
 
 
 def pad_crop(image_HWC: RGB, pad: int, rng: np.random.Generator) -> RGB:

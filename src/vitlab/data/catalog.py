@@ -1,134 +1,103 @@
 """What the user calls a data set -> the source behind it."""
 
-import glob
 import os
-import re
-from itertools import product
 from pathlib import Path
 
+from vitlab.data import named
 from vitlab.data.bundled import SETS, open_bundled
-from vitlab.data.folders import TEST_FOLDERS, open_folder
+from vitlab.data.folders import open_folder
+from vitlab.data.hub import find_parquet, hub_splits, is_hub_id, open_table, parquet_splits, split_columns
 from vitlab.data.idx import open_fashion_mnist
-from vitlab.data.shards import ShardSource, open_shards
-from vitlab.data.sources import Source, Split
+from vitlab.data.manifests import pin, read_manifest
+from vitlab.data.opening import development, open_named, split_path
+from vitlab.data.remote import is_url
+from vitlab.data.sources import Bad, Part, Source, Split
+from vitlab.data.tar_sources import open_tar_folder, open_tar_pattern, open_tar_url
 from vitlab.errors import UserError, unknown_name
 
 FULL = "fashion-mnist-full"
-THREE_WAYS = (
-    "a source is a data set's name ({names}), an image folder (train/CLASS/*.jpg and val/CLASS/*.jpg, "
-    "or CLASS/*.jpg), or tar shards (path/train-{{000..010}}.tar, path/train-*.tar, or their folder)"
+DEV_SHARE = 0.1  # of train, where the data set's own is not known
+WAYS = (
+    "a source is a data set's name (`vitlab data` lists them), an image folder (train/CLASS/*.jpg and val/CLASS/*.jpg, "
+    "or CLASS/*.jpg), tar shards (path/train-{000..010}.tar, path/train-*.tar, their folder, or a URL), "
+    "Parquet files or their folder, or hf://owner/name"
 )
-MAX_SHARDS = 1_000_000
-RANGE = re.compile(r"(\d+)\.\.(\d+)")
-BRACES = re.compile(r"\{([^{}]*)\}")
 
 
 def names() -> list[str]:
     """The data sets that have a name, sorted."""
-    return sorted([*SETS, FULL])
+    return sorted([*SETS, FULL, *named.names()])
 
 
-def open_source(source: str, split: Split) -> Source:
-    """Opens one side of a data set.
+def describe_names() -> list[tuple[str, str, int, str]]:
+    """(name, what it is, number of classes, what it needs) of every data set that has a name."""
+    bundled = [(name, found.summary, 10, "nothing: it comes with vitlab") for name, found in SETS.items()]
+    full = (FULL, "60,000 + 10,000 photos of clothes", 10, "Debian's package dataset-fashion-mnist")
+    return [*bundled, full, *map(named.describe, named.names())]
+
+
+def open_source(source: str, part: Part, *, bad: Bad = "refuse", manifest: Path | None = None) -> Source:
+    """Opens one part of a data set.
 
     Args:
-        source: a name, an image folder, or tar shards as a pattern or a folder.
-        split: "train" or "test". Where the data has no split of its own, a fixed fifth of each class is the
-            test side. A pattern of shards has its own where its file name says `train`: the test side is then
-            the same name with `val`, `validation` or `test`, whatever the numbers.
+        source: a name; NAME=PATH, a named data set in a folder; an image folder; tar shards as a pattern, a folder or
+            a URL; Parquet files as one file or their folder; hf://owner/name or hf://owner/name@config. The
+            last two take ?image=COLUMN&label=COLUMN behind them.
+        part: "train" or "test"; or "dev-train" or "dev", a fixed division of train for choosing hyper-parameters.
+            Where the data has no split of its own, a fixed fifth of each class is the test side. A pattern of
+            shards has its own where its file name says `train`: the test side is then the same name with `val`,
+            `validation` or `test`, whatever the numbers.
+        bad: "refuse" refuses a data set with an empty or unreadable file, an incomplete sample, or a shard that is
+            cut short; "skip" leaves these out and lists them in `Source.skipped`.
+        manifest: says which samples of the part are taken, in which order (see `manifests`).
 
     Raises:
         UserError: there is no such source, or it is refused (see the sources).
     """
+    opened = _open_part(source, part, bad)
+    return opened if manifest is None else pin(read_manifest(manifest), [opened], f"{opened.name}, {manifest.name}")
+
+
+def _open_part(source: str, part: Part, bad: Bad) -> Source:
+    name, folder = split_path(source)
+    if name in named.names():
+        return open_named(name, folder, part, bad)
+    if part == "train" or part == "test":
+        return _open_side(source, part, bad)
+    return development(_open_side(source, "train", bad), source, part, DEV_SHARE)
+
+
+def _open_side(source: str, split: Split, bad: Bad) -> Source:
     if source in SETS:
         return open_bundled(source, split)
     if source == FULL:
         return open_fashion_mnist(split)
-    path = Path(source).expanduser()
+    address, columns = split_columns(source)
+    if is_hub_id(address):
+        return open_table(hub_splits(address), address, columns, split)
     if source.startswith("pipe:"):
-        raise UserError(f"{source}: commands are never run; {_listing()}")
-    if path.name.endswith((".tar.gz", ".tgz", ".tar.xz", ".tar.zst")):
+        raise UserError(f"{source}: commands are never run; {WAYS}")
+    if source.endswith((".tar.gz", ".tgz", ".tar.xz", ".tar.zst")):
         raise UserError(f"{source}: compressed shards cannot be read at random; decompress them to .tar first")
+    if is_url(source):
+        return open_tar_url(source, split, bad)
+    path = Path(address).expanduser()
     if path.suffix == ".tar":
-        return _open_pattern(path, source, split)
+        return open_tar_pattern(path, source, split, bad)
+    tables = find_parquet(path)
+    if tables:
+        return open_table(parquet_splits(tables, address), address, columns, split)
+    return _open_path(path, source, split, bad)
+
+
+def _open_path(path: Path, source: str, split: Split, bad: Bad) -> Source:
     if path.is_dir():
         tars = sorted(path.glob("*.tar"))
-        return _open_shard_folder(path, tars, split) if tars else open_folder(path, split)
+        if not tars and (path / f"{path.name}.py").is_file():
+            raise UserError(f"{source}: it is a script, and code of a data set is never run; convert it to Parquet")
+        return open_tar_folder(path, tars, split, bad) if tars else open_folder(path, split, bad)
     if path.exists():
-        raise UserError(f"{source}: this is a file, not a data set; {_listing()}")
-    if os.sep in source or source.startswith((".", "~")):
-        raise UserError(f"{source}: there is no such folder; {_listing()}")
-    raise unknown_name("data set", source, names(), listing=_listing())
-
-
-def _listing() -> str:
-    return THREE_WAYS.format(names=", ".join(names()))
-
-
-def _open_shard_folder(folder: Path, tars: list[Path], split: Split) -> ShardSource:
-    """A folder of shards: train-*.tar with its test side, or shards that are split together."""
-    if any(path.name.startswith("train") for path in tars):
-        return _open_pattern(folder / "train*.tar", str(folder), split)
-    return open_shards(tars, str(folder), split=split)
-
-
-def _open_pattern(pattern: Path, source: str, split: Split) -> ShardSource:
-    train = open_shards_matching(pattern)
-    if "train" not in pattern.name:
-        return open_shards(train, source, split=split)
-    opened = open_shards(train, f"{source} (train part)")
-    if split == "train":
-        return opened
-    stem = pattern.name.partition("train")[0]
-    for side in TEST_FOLDERS:
-        paths = sorted(pattern.parent.glob(f"{glob.escape(stem)}{side}[-_.0-9]*tar"))
-        if paths:
-            return open_shards(paths, f"{source} ({side} part)", classes=opened.classes)
-    raise UserError(
-        f"{source}: there are no test shards; name them {stem}val-*.tar beside {pattern.name}, "
-        "or give shards without `train` in their names to have them split"
-    )
-
-
-def open_shards_matching(pattern: Path) -> list[Path]:
-    """The tar files that a pattern means: `{000..010}` and `{a,b}` are written out, `*` and `?` match.
-
-    Raises:
-        UserError: a written-out file is missing, or nothing matches.
-    """
-    paths: list[Path] = []
-    for text in expand_braces(str(pattern)):
-        if glob.has_magic(text):
-            matching = sorted(glob.glob(text))  # noqa: PTH207 (the pattern may be absolute)
-        else:
-            matching = [text] if Path(text).is_file() else []
-        if not matching:
-            raise UserError(f"{text}: there is no such tar shard; {_listing()}")
-        paths += map(Path, matching)
-    return paths
-
-
-def expand_braces(pattern: str) -> list[str]:
-    """Writes out `{000..010}` (its first number's width is kept) and `{a,b}`.
-
-    Raises:
-        UserError: it stands for more than a million names.
-    """
-    parts = BRACES.split(pattern)
-    choices = [_choices(part) if number % 2 else [part] for number, part in enumerate(parts)]
-    count = 1
-    for choice in choices:
-        count *= len(choice)
-    if count > MAX_SHARDS:
-        raise UserError(f"{pattern}: it stands for {count:,} shards; {MAX_SHARDS:,} are the most")
-    return ["".join(chosen) for chosen in product(*choices)]
-
-
-def _choices(inside: str) -> list[str]:
-    numbers = RANGE.fullmatch(inside)
-    if not numbers:
-        return inside.split(",")
-    first, last = int(numbers[1]), int(numbers[2])
-    if last - first >= MAX_SHARDS:
-        raise UserError(f"{{{inside}}}: it stands for more than {MAX_SHARDS:,} shards")
-    return [str(number).zfill(len(numbers[1])) for number in range(first, last + 1)]
+        raise UserError(f"{source}: this is a file, not a data set; {WAYS}")
+    if source.startswith((".", "~")) or (os.sep in source and not source.startswith("vtab/")):
+        raise UserError(f"{source}: there is no such folder; {WAYS}")
+    raise unknown_name("data set", source, names(), listing=WAYS)

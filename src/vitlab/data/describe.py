@@ -1,6 +1,6 @@
 """What is in a data set: counts, sizes, broken images, and a page of small pictures to look at."""
 
-from typing import TypedDict
+from typing import Literal, TypedDict
 
 import numpy as np
 from PIL import Image, ImageDraw
@@ -14,11 +14,16 @@ MARGIN = 6
 LABEL_WIDTH = 120
 
 
+Quantile = Literal["smallest", "five_percent", "median", "ninety_five_percent", "largest"]
+
+
 class Sizes(TypedDict):
     """Pixel sizes of the images that were decoded; each (height, width) pair is of quantiles taken side by side."""
 
     smallest: tuple[int, int]
+    five_percent: tuple[int, int]
     median: tuple[int, int]
+    ninety_five_percent: tuple[int, int]
     largest: tuple[int, int]
 
 
@@ -70,10 +75,17 @@ def describe(source: Source, samples: int = 1000) -> Description:
 def _sizes(shapes: list[tuple[int, int]]) -> Sizes | None:
     if not shapes:
         return None
-    smallest, median, largest = (
-        (round(height), round(width)) for height, width in np.quantile(np.array(shapes), (0, 0.5, 1), axis=0).tolist()
+    sides = np.quantile(np.array(shapes), (0, 0.05, 0.5, 0.95, 1), axis=0).tolist()
+    smallest, five_percent, median, ninety_five_percent, largest = (
+        (round(height), round(width)) for height, width in sides
     )
-    return Sizes(smallest=smallest, median=median, largest=largest)
+    return Sizes(
+        smallest=smallest,
+        five_percent=five_percent,
+        median=median,
+        ninety_five_percent=ninety_five_percent,
+        largest=largest,
+    )
 
 
 def contact_sheet(source: Source, rows: int = 10, columns: int = 12) -> Image.Image:

@@ -2,7 +2,8 @@
 
 import logging
 import os
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -10,27 +11,35 @@ from numpy.typing import NDArray
 
 from vitlab.data.images import is_image_name, read_file, walk_images
 from vitlab.data.pillow import refuse
-from vitlab.data.sources import Sample, Split, check_classes, fingerprint, split_by_name
+from vitlab.data.sources import Bad, Sample, Split, check_classes, fingerprint, split_by_name
 from vitlab.errors import UserError
 
 TEST_FOLDERS = ("val", "validation", "test")
 LAYOUT = "put images into train/CLASS/ and val/CLASS/, or into CLASS/ to have them split"
+
+Row = tuple[Path, int]  # an image file and its label
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, eq=False)
 class FolderSource:
-    """Images in folders named as their classes; see `sources.Source`."""
+    """Image files with labels; see `sources.Source`. Keys are the files' paths below `root`."""
 
     name: str
     classes: tuple[str, ...]
     labels_N: NDArray[np.int64]
     fingerprint: str
     files: tuple[str, ...]
+    root: str
+    skipped: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.files)
+
+    def key(self, index: int) -> str:
+        """The file's path below `root`; see `sources.Source.key`."""
+        return self.files[index].removeprefix(self.root).replace(os.sep, "/").lstrip("/")
 
     def read(self, index: int) -> Sample:
         """The file at `index`; see `sources.Source.read`."""
@@ -38,14 +47,7 @@ class FolderSource:
         return Sample(read_file(Path(path)), int(self.labels_N[index]), path)
 
 
-@dataclass(frozen=True, slots=True)
-class _File:
-    path: Path
-    label: int
-    size: int
-
-
-def open_folder(folder: Path, split: Split) -> FolderSource:
+def open_folder(folder: Path, split: Split, bad: Bad = "refuse") -> FolderSource:
     """Opens one side of an image folder.
 
     `folder` holds train/ and one of val/, validation/ and test/ (the first that exists), each with one folder
@@ -54,34 +56,69 @@ def open_folder(folder: Path, split: Split) -> FolderSource:
     files are left out; links are followed.
 
     Raises:
-        UserError: no class folders, a single class, a class that training does not have, an empty file.
+        UserError: no class folders, a single class, a class that training does not have; an empty or unreadable
+            file, unless `bad` is "skip".
     """
     train = folder / "train"
     if not train.is_dir():
-        return _split_one(folder, split)
+        return _split_one(folder, split, bad)
     found = _scan(train, warn=split == "train")
     classes = _filled(found)
     if split == "train":
-        return _source(str(train), train, classes, _files(train, found, classes))
+        return files_source(str(train), train, classes, _rows(train, found, classes), bad)
     for name in TEST_FOLDERS:
         test = folder / name
         if test.is_dir():
-            return _source(str(test), test, classes, _files(test, _scan(test, warn=True), classes))
+            return files_source(str(test), test, classes, _rows(test, _scan(test, warn=True), classes), bad)
     raise UserError(
         f"{folder}: there is train/ but none of {', '.join(f'{name}/' for name in TEST_FOLDERS)}; "
         f"add one, or name {train} as the source to have it split"
     )
 
 
-def _split_one(folder: Path, split: Split) -> FolderSource:
+def open_class_folders(
+    folder: Path, name: str, bad: Bad = "refuse", *, root: Path, classes: tuple[str, ...] | None = None
+) -> FolderSource:
+    """Every image of a folder that holds one folder a class, without any split.
+
+    Args:
+        folder: what is read.
+        name: what the source is called.
+        bad: whether an empty or unreadable file is refused or left out.
+        root: what the keys start from; `folder` or one above it.
+        classes: the training side's, where they are known.
+
+    Raises:
+        UserError: see `open_folder`.
+    """
+    found = _scan(folder, warn=True)
+    classes = classes or _filled(found)
+    return files_source(name, root, classes, _rows(folder, found, classes), bad)
+
+
+def folder_classes(folder: Path) -> tuple[str, ...]:
+    """The names of the class folders that hold images, sorted.
+
+    Raises:
+        UserError: there is no class folder, or it cannot be listed.
+    """
+    return _filled(_scan(folder))
+
+
+def _split_one(folder: Path, split: Split, bad: Bad) -> FolderSource:
     found = _scan(folder, warn=split == "train")
     classes = _filled(found)
-    files = _files(folder, found, classes)
-    names = [file.path.relative_to(folder).as_posix() for file in files]
-    kept = split_by_name(names, [file.label for file in files], split)
-    if not kept:
-        raise UserError(f"{folder}: {len(files)} images are too few to split; give two or more of a class")
-    return _source(f"{folder} ({split} part)", folder, classes, [files[index] for index in kept])
+    rows = _rows(folder, found, classes)
+    whole = files_source(f"{folder} ({split} part)", folder, classes, rows, bad)
+    # All names are divided, those of unreadable files too: a file that breaks moves no other to the other side.
+    names = [path.relative_to(folder).as_posix() for path, _ in rows]
+    kept = {rows[index][0] for index in split_by_name(names, [label for _, label in rows], split)}
+    mine = [
+        (Path(file), int(label)) for file, label in zip(whole.files, whole.labels_N, strict=True) if Path(file) in kept
+    ]
+    if not mine:
+        raise UserError(f"{folder}: {len(rows)} images are too few to split; give two or more of a class")
+    return replace(files_source(whole.name, folder, classes, mine), skipped=whole.skipped)
 
 
 def _class_folders(folder: Path) -> list[Path]:
@@ -113,16 +150,16 @@ def _filled(found: dict[str, list[Path]]) -> tuple[str, ...]:
     return tuple(name for name, files in found.items() if files)
 
 
-def _files(folder: Path, found: dict[str, list[Path]], classes: tuple[str, ...]) -> list[_File]:
-    """Every image with its label and size; a class that training does not have is refused."""
+def _rows(folder: Path, found: dict[str, list[Path]], classes: tuple[str, ...]) -> list[Row]:
+    """Every image with its label; a class that training does not have is refused."""
     foreign = [name for name in _filled(found) if name not in classes]
     if foreign:
         listed = ", ".join(f"'{name}'" for name in foreign[:10]) + (" ..." if len(foreign) > 10 else "")
         raise UserError(f"{folder}: no training images for its class {listed}; add some, or remove the class here")
-    files = [_File(path, label, _size(path)) for label, name in enumerate(classes) for path in found.get(name, [])]
-    if not files:
+    rows = [(path, label) for label, name in enumerate(classes) for path in found.get(name, [])]
+    if not rows:
         raise UserError(f"{folder}: there is no image in its class folders; {LAYOUT}")
-    return files
+    return rows
 
 
 def _size(path: Path) -> int:
@@ -136,13 +173,41 @@ def _size(path: Path) -> int:
     return size
 
 
-def _source(name: str, root: Path, classes: tuple[str, ...], files: list[_File]) -> FolderSource:
+def files_source(
+    name: str, root: Path, classes: tuple[str, ...], rows: Sequence[Row], bad: Bad = "refuse"
+) -> FolderSource:
+    """A source of image files whose labels are known.
+
+    Args:
+        name: what the source is called.
+        root: a folder above every file.
+        classes: names by label.
+        rows: each file and its label.
+        bad: whether an empty or unreadable file is refused or left out.
+
+    Raises:
+        UserError: fewer than two classes, no file left, or one that is refused.
+    """
     check_classes(name, classes)
-    rows = ((file.path.relative_to(root).as_posix(), file.size, file.label) for file in files)
+    kept: list[tuple[Path, int, int]] = []
+    skipped: list[str] = []
+    for path, label in rows:
+        try:
+            kept.append((path, _size(path), label))
+        except UserError as error:
+            if bad == "refuse":
+                raise
+            skipped.append(str(error))
+    if not kept:
+        raise UserError(f"{name}: not one of its {len(rows):,} images can be read; check the folder {root}")
     return FolderSource(
         name=name,
         classes=classes,
-        labels_N=np.array([file.label for file in files], np.int64),
-        fingerprint=fingerprint(classes, rows),
-        files=tuple(str(file.path) for file in files),
+        labels_N=np.array([label for _, _, label in kept], np.int64),
+        fingerprint=fingerprint(
+            classes, ((path.relative_to(root).as_posix(), size, label) for path, size, label in kept)
+        ),
+        files=tuple(str(path) for path, _, _ in kept),
+        root=str(root),
+        skipped=tuple(skipped),
     )

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vitlab.data.pillow import describe_error
-from vitlab.data.png import grey_png
+from vitlab.data.ppm import as_rgb, write_ppm
 from vitlab.data.sources import Sample, Split, fingerprint
 from vitlab.errors import UserError
 
@@ -33,13 +33,20 @@ class IdxSource:
     labels_N: NDArray[np.int64]
     fingerprint: str
     images_NHW: NDArray[np.uint8]
+    skipped: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.images_NHW)
 
+    def key(self, index: int) -> str:
+        """The image's number; see `sources.Source.key`."""
+        return str(index)
+
     def read(self, index: int) -> Sample:
-        """The image at `index` as an uncompressed PNG; see `sources.Source.read`."""
-        return Sample(grey_png(self.images_NHW[index]), int(self.labels_N[index]), f"{self.name} image {index}")
+        """The image at `index` as a binary PPM; see `sources.Source.read`."""
+        return Sample(
+            write_ppm(as_rgb(self.images_NHW[index])), int(self.labels_N[index]), f"{self.name} image {index}"
+        )
 
 
 def read_idx(path: Path, dimensions: int) -> NDArray[np.uint8]:

@@ -1,27 +1,51 @@
-"""Bytes -> RGB array -> model input: the one decoder and resize of training, evaluation and serving."""
+"""Bytes -> RGB array: the one decoder of training, evaluation and serving; and where image files are."""
 
+import logging
 import os
 import stat
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
+from PIL.JpegImagePlugin import JpegImageFile
 
-from vitlab.data.pillow import MAX_BYTES, SUFFIXES, describe_error, open_image, refuse
+from vitlab.data.jpeg import decode_quickly, largest_shrink, quick_size
+from vitlab.data.pillow import MAX_BYTES, SUFFIXES, check_size, describe_error, open_image, refuse, refusing, turn_of
+from vitlab.data.ppm import is_ppm, read_ppm
 from vitlab.errors import UserError
-from vitlab.recipes.preprocessing import Preprocessing
 
 RGB = NDArray[np.uint8]  # (height, width, 3)
 
-KERNELS = {
-    "bilinear": Image.Resampling.BILINEAR,
-    "bicubic": Image.Resampling.BICUBIC,
-    "area": Image.Resampling.BOX,
-}
 GREY_16 = ("I;16", "I;16L", "I;16B", "I;16N")
 OPAQUE = ("1", "L", "RGB", "P", "CMYK", "YCbCr", "HSV")
 TRANSPARENT = ("LA", "La", "PA", "RGBA", "RGBa")
+SIDEWAYS = (
+    Image.Transpose.TRANSPOSE,
+    Image.Transpose.TRANSVERSE,
+    Image.Transpose.ROTATE_90,
+    Image.Transpose.ROTATE_270,
+)
+
+
+class _Once(logging.Filter):
+    """Lets a message through once, whatever image it names."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._seen: set[str] = set()
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        kind = str(record.args[1]) if isinstance(record.args, tuple) else record.getMessage()
+        new = kind not in self._seen
+        self._seen.add(kind)
+        return new
+
+
+log = logging.getLogger(__name__)
+log.addFilter(_Once())
 
 
 def decode(data: bytes, name: str) -> RGB:
@@ -29,10 +53,10 @@ def decode(data: bytes, name: str) -> RGB:
 
     EXIF orientation is applied. Grey becomes three equal channels, 16-bit grey is scaled to 8 bits, a palette
     is looked up, CMYK is converted, and transparency, also a palette's or a colour key's, is laid over white.
-    Of an animation the first frame is taken.
+    Of an animation the first frame is taken. The first image of each unusual kind is told in the log.
 
     Args:
-        data: the bytes of a JPEG, PNG, WebP, GIF, BMP or TIFF file.
+        data: the bytes of a JPEG, PNG, WebP, GIF, BMP or TIFF file, or of a binary PPM.
         name: what to call it in an error.
 
     Returns:
@@ -41,58 +65,104 @@ def decode(data: bytes, name: str) -> RGB:
     Raises:
         UserError: it is empty, too large in bytes or pixels, in another format, damaged or cut short.
     """
-    return np.array(_to_rgb(open_image(data, name), name))
+    image_HWC = open_picture(data, name).pixels()
+    return image_HWC if image_HWC.flags.owndata else image_HWC.copy()
+
+
+@dataclass(frozen=True, eq=False)
+class Picture:
+    """An image whose upright size is known, and whose pixels are decoded when they are asked for.
+
+    Attributes:
+        height, width: of the upright image, in pixels.
+        shrinkable: whether it is a JPEG, which can be decoded at 1/2, 1/4 or 1/8 of its size for less work.
+        pixels: decodes it: (shrink = 1) -> uint8 RGB of ceil(height / shrink) x ceil(width / shrink) pixels, not
+            to be written to. Raises UserError where it is damaged or cut short.
+    """
+
+    height: int
+    width: int
+    shrinkable: bool
+    pixels: Callable[..., RGB]
+
+    def largest_shrink(self, smallest: tuple[int, int]) -> int:
+        """By how much the whole picture may be shrunk in decoding and still hold `smallest` (height, width)."""
+        return largest_shrink(self.height, self.width, smallest) if self.shrinkable else 1
+
+
+def as_picture(image_HWC: RGB) -> Picture:
+    """Pixels that are decoded already."""
+    return Picture(image_HWC.shape[0], image_HWC.shape[1], False, lambda shrink=1: image_HWC)
+
+
+def open_picture(data: bytes, name: str) -> Picture:
+    """Reads an image file's header; see `decode` for what is understood.
+
+    Raises:
+        UserError: it is empty, too large in bytes or pixels, in another format, or its header is damaged.
+    """
+    if is_ppm(data):
+        return as_picture(read_ppm(data, name))
+    quick = quick_size(data)
+    if quick is not None:
+        check_size(quick[1], quick[0], name)
+        return _jpeg_picture(data, name, quick, turn=None)
+    image = open_image(data, name)
+    if isinstance(image, JpegImageFile) and image.mode in ("RGB", "L"):
+        return _jpeg_picture(data, name, (image.height, image.width), turn_of(image))
+    # Other formats may tell their orientation behind the pixels, and cannot be shrunk: decode at once.
+    with refusing(name):
+        image.load()
+    return as_picture(_upright(np.array(_to_rgb(image, name)), turn_of(image)))
+
+
+def _jpeg_picture(data: bytes, name: str, stored: tuple[int, int], turn: Image.Transpose | None) -> Picture:
+    """A JPEG of `stored` (height, width), to be turned."""
+
+    def pixels(shrink: int = 1) -> RGB:
+        found_HWC = decode_quickly(data, *stored, shrink)
+        if found_HWC is None:
+            found_HWC = _decode_slowly(data, name, shrink)
+        return _upright(found_HWC, turn)
+
+    height, width = reversed(stored) if turn in SIDEWAYS else stored
+    return Picture(height, width, True, pixels)
+
+
+def _decode_slowly(data: bytes, name: str, shrink: int) -> RGB:
+    image = open_image(data, name)
+    with refusing(name):
+        if shrink > 1:
+            image.draft(None, (image.width // shrink, image.height // shrink))
+        image.load()
+    return np.array(_to_rgb(image, name))
+
+
+def _upright(image_HWC: RGB, turn: Image.Transpose | None) -> RGB:
+    return image_HWC if turn is None else np.array(Image.fromarray(image_HWC).transpose(turn))
 
 
 def _to_rgb(image: Image.Image, name: str) -> Image.Image:
+    if image.mode == "RGB" and "transparency" not in image.info:
+        return image
     if image.mode in GREY_16:
+        _tell_once("16-bit grey is scaled to 8 bits", name)
         grey_HW = np.asarray(image, dtype=np.uint32)
         return Image.fromarray(((grey_HW + 128) // 257).astype(np.uint8)).convert("RGB")
     if image.mode in TRANSPARENT or (image.mode in OPAQUE and "transparency" in image.info):
+        _tell_once("transparency is laid over white", name)
         transparent = image.convert("RGBA")
         white = Image.new("RGBA", image.size, "white")
         return Image.alpha_composite(white, transparent).convert("RGB")
     if image.mode in OPAQUE:
+        if image.mode in ("P", "CMYK"):
+            _tell_once({"P": "a palette's colours are looked up", "CMYK": "CMYK is converted to RGB"}[image.mode], name)
         return image.convert("RGB")
     raise refuse(name, f"pixels of Pillow's mode {image.mode} (32-bit, Lab or more exotic) have no defined colour")
 
 
-def _box(height: int, width: int, preprocessing: Preprocessing) -> tuple[float, float, float, float]:
-    """What resizing to size / crop and cutting the centre would keep: (left, top, right, bottom).
-
-    It is found before resizing, so that a strip of 1 x 10,000 pixels is never blown up as a whole.
-    """
-    out_height, out_width = preprocessing.size
-    whole_height = max(out_height, round(out_height / preprocessing.crop))
-    whole_width = max(out_width, round(out_width / preprocessing.crop))
-    if preprocessing.resize == "shorter_side":
-        scale = max(whole_height / height, whole_width / width)
-        whole_height = max(whole_height, round(height * scale))
-        whole_width = max(whole_width, round(width * scale))
-    top = (whole_height - out_height) // 2 * height / whole_height
-    left = (whole_width - out_width) // 2 * width / whole_width
-    bottom = top + out_height * height / whole_height
-    right = left + out_width * width / whole_width
-    return left, top, right, bottom
-
-
-def prepare(image_HWC: RGB, preprocessing: Preprocessing) -> RGB:
-    """Resizes and centre-crops an image for evaluation (section 4.1; resize rules of `Preprocessing`).
-
-    Args:
-        image_HWC: uint8 RGB of any size.
-        preprocessing: the model's.
-
-    Returns:
-        uint8 RGB of `preprocessing.size`; the same array where nothing has to be done.
-    """
-    height, width = image_HWC.shape[:2]
-    out_height, out_width = preprocessing.size
-    box = _box(height, width, preprocessing)
-    if (height, width) == (out_height, out_width) and box == (0, 0, width, height):
-        return image_HWC
-    kernel = KERNELS[preprocessing.interpolation]
-    return np.array(Image.fromarray(image_HWC).resize((out_width, out_height), kernel, box=box))
+def _tell_once(what: str, name: str) -> None:
+    log.warning("%s: %s; so is every other image of this kind", name, what)
 
 
 def read_file(path: Path) -> bytes:
@@ -107,8 +177,8 @@ def read_file(path: Path) -> bytes:
             raise refuse(str(path), "it is not a regular file")
         if status.st_size > MAX_BYTES:
             raise refuse(str(path), f"{status.st_size:,} bytes are more than the {MAX_BYTES:,} that are read")
-        with path.open("rb") as file:
-            return file.read(MAX_BYTES + 1)
+        with path.open("rb", buffering=0) as file:
+            return file.read(status.st_size + 1)
     except OSError as error:
         raise refuse(str(path), f"it cannot be read ({error.strerror or describe_error(error)})") from error
 

@@ -8,7 +8,7 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
 from vitlab.data.pillow import MAX_BYTES, SUFFIXES
-from vitlab.data.tars import BLOCK, Member, Reader, walk
+from vitlab.data.tars import BLOCK, CutShort, Member, Reader, walk
 from vitlab.errors import UserError
 from vitlab.files import write_text
 
@@ -78,8 +78,14 @@ def from_json(text: bytes, name: str) -> ShardIndex:
     return index
 
 
-def index_shard(shard: Path) -> ShardIndex:
+def index_shard(shard: Path, skipped: list[str] | None = None) -> ShardIndex:
     """A shard's index: the one beside it if it is this shard's, else a new one, kept beside it if possible.
+
+    An index that something was left out of is not kept, so that nobody takes it for the whole shard's.
+
+    Args:
+        shard: the tar file.
+        skipped: see `scan`.
 
     Raises:
         UserError: the shard or its index cannot be read, or is refused by `scan`.
@@ -100,9 +106,12 @@ def index_shard(shard: Path) -> ShardIndex:
                 file.seek(offset)
                 return file.read(size)
 
-            index = scan(read, total, str(shard))
+            before = 0 if skipped is None else len(skipped)
+            index = scan(read, total, str(shard), skipped=skipped)
     except OSError as error:
         raise UserError(f"{shard}: it cannot be read ({error.strerror}); check the file and its rights") from error
+    if skipped is not None and len(skipped) > before:
+        return index
     try:
         write_text(beside, to_json(index))
     except OSError as error:
@@ -110,7 +119,13 @@ def index_shard(shard: Path) -> ShardIndex:
     return index
 
 
-def scan(read: Reader, total: int, shard: str, classes: tuple[str, ...] | None = None) -> ShardIndex:
+def scan(
+    read: Reader,
+    total: int,
+    shard: str,
+    classes: tuple[str, ...] | None = None,
+    skipped: list[str] | None = None,
+) -> ShardIndex:
     """Indexes a shard in WebDataset's layout: KEY.jpg (or another image suffix) and KEY.cls, its label as text.
 
     Members of other suffixes are passed over; hidden files too.
@@ -120,6 +135,8 @@ def scan(read: Reader, total: int, shard: str, classes: tuple[str, ...] | None =
         total: the shard's size in bytes.
         shard: what to call it in an error.
         classes: class names by label, where they are known.
+        skipped: None refuses a shard that is cut short and a sample that is incomplete; a list has them left out, and
+            one line for each added to it.
 
     Raises:
         UserError: the archive is refused by `tars.walk`; it holds a pickle, a label that is no class's
@@ -127,39 +144,63 @@ def scan(read: Reader, total: int, shard: str, classes: tuple[str, ...] | None =
     """
     images: dict[str, Member] = {}
     labels: dict[str, int] = {}
-    for member in walk(read, total, shard):
-        folder, slash, base = member.name.rpartition("/")
-        stem, _, suffix = base.partition(".")
-        key, suffix = folder + slash + stem, suffix.lower()
-        if base.startswith("."):
-            continue
-        if suffix.rpartition(".")[2] in PICKLES:
-            raise UserError(f"{shard}: sample '{key}' holds a pickle (.{suffix}), which can run code; do not trust it")
-        if f".{suffix}" in SUFFIXES:
-            _add(images, key, member, shard, "images")
-            if not 0 < member.size <= MAX_BYTES:
-                raise UserError(f"{shard}: sample '{key}' has an image of {member.size:,} bytes; remove or replace it")
-        elif suffix == "cls":
-            _add(
-                labels,
-                key,
-                _label(read(member.offset, min(member.size, 32)), shard, key, classes),
-                shard,
-                "labels",
-            )
-    for key in images.keys() ^ labels.keys():
-        lacking = "label (.cls)" if key in images else "image"
-        raise UserError(f"{shard}: sample '{key}' has no {lacking}; was the shard cut short? pack it again")
-    if not images:
+    unusable: set[str] = set()
+    try:
+        for member in walk(read, total, shard):
+            _take(member, read, shard, classes, images, labels, unusable, skipped)
+    except CutShort as error:
+        _leave_out(error, skipped)
+    lacking = {key: "image" for key in labels if key not in images and key not in unusable}
+    lacking |= {key: "label (.cls)" for key in images if key not in labels}
+    for key, what in lacking.items():
+        _leave_out(UserError(f"{shard}: sample '{key}' has no {what}; was the shard cut short? pack it again"), skipped)
+    whole = [key for key in images if key in labels]
+    if not whole:
         raise UserError(f"{shard}: there are no samples (KEY.jpg with KEY.cls) in it")
     return ShardIndex(
         shard_bytes=total,
         classes=classes,
-        names=tuple(member.name for member in images.values()),
-        offsets=tuple(member.offset for member in images.values()),
-        sizes=tuple(member.size for member in images.values()),
-        labels=tuple(labels[key] for key in images),
+        names=tuple(images[key].name for key in whole),
+        offsets=tuple(images[key].offset for key in whole),
+        sizes=tuple(images[key].size for key in whole),
+        labels=tuple(labels[key] for key in whole),
     )
+
+
+def _leave_out(error: UserError, skipped: list[str] | None) -> None:
+    if skipped is None:
+        raise error
+    skipped.append(str(error))
+
+
+def _take(
+    member: Member,
+    read: Reader,
+    shard: str,
+    classes: tuple[str, ...] | None,
+    images: dict[str, Member],
+    labels: dict[str, int],
+    unusable: set[str],
+    skipped: list[str] | None,
+) -> None:
+    """Notes one member as a sample's image, unusable image, or label, or passes it over."""
+    folder, slash, base = member.name.rpartition("/")
+    stem, _, suffix = base.partition(".")
+    key, suffix = folder + slash + stem, suffix.lower()
+    if base.startswith("."):
+        return
+    if suffix.rpartition(".")[2] in PICKLES:
+        raise UserError(f"{shard}: sample '{key}' holds a pickle (.{suffix}), which can run code; do not trust it")
+    if f".{suffix}" in SUFFIXES:
+        if 0 < member.size <= MAX_BYTES:
+            _add(images, key, member, shard, "images")
+        else:
+            reason = f"has an image of {member.size:,} bytes; remove or replace it"
+            _leave_out(UserError(f"{shard}: sample '{key}' {reason}"), skipped)
+            unusable.add(key)
+    elif suffix == "cls":
+        label = _label(read(member.offset, min(member.size, 32)), shard, key, classes)
+        _add(labels, key, label, shard, "labels")
 
 
 def _add(found: dict[str, Value], key: str, value: Value, shard: str, what: str) -> None:

@@ -1,86 +1,61 @@
 """Batches: decoded and varied by threads, in an order that a step number alone determines."""
 
-import os
-import sys
-from collections import deque
-from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from collections.abc import Callable, Generator, Iterator
+from typing import Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from vitlab.data.augment import augment
-from vitlab.data.images import RGB, decode, prepare
+from vitlab.data.assembly import Batch as Batch  # part of this module's face
+from vitlab.data.assembly import Plan, assemble
+from vitlab.data.augment import crop_and_draw
+from vitlab.data.images import RGB, Picture, as_picture, decode, open_picture
 from vitlab.data.order import sample_generator, sample_order
-from vitlab.data.sources import Source
+from vitlab.data.resize import prepare
+from vitlab.data.shard_order import shard_order
+from vitlab.data.shards import ShardSource, samples_by_shard, with_block_cache
+from vitlab.data.sources import Bad, Source
+from vitlab.data.variation import Variation, vary
 from vitlab.errors import UserError
 from vitlab.recipes.augmentation import Augmentation
 from vitlab.recipes.preprocessing import Preprocessing
 
-BATCHES_AHEAD = 2
+Order = Literal["global", "shards"]
+Int64s = NDArray[np.int64]
+
 CACHE_BYTES = 256 * 2**20
-SMALLEST_CHUNK = 16  # fewer images than this are not worth handing to another thread
+SHARDS_AT_A_TIME = 8
+BLOCK_CACHE_BYTES = 2**30  # of shards behind URLs: as many shards of 128 MiB
 
 
-@dataclass(frozen=True, eq=False)
-class Batch:
-    """Images on the host, before normalisation.
+class _Opener:
+    """Opens a source's images, and keeps small ones decoded for the next epoch while they fit into `CACHE_BYTES`.
 
-    Attributes:
-        step: the batch's number; training batch s holds positions s * B .. (s + 1) * B - 1 of the endless
-            stream.
-        images_BHWC: uint8 RGB of the model's input size.
-        labels_B: int64 classes.
-        indices_B: int64 indices into the source.
-        epochs_B: int64 epoch of each sample; 0 in evaluation.
+    An image that may be shrunk in decoding is never kept: whether a crop comes from the full or from the shrunk
+    image must depend on the crop alone.
     """
 
-    step: int
-    images_BHWC: Tensor
-    labels_B: Tensor
-    indices_B: Tensor
-    epochs_B: Tensor
-
-
-@dataclass(frozen=True)
-class _Plan:
-    """What a batch is to hold, known before any image is read."""
-
-    step: int
-    indices_B: NDArray[np.int64]
-    epochs_B: NDArray[np.int64]
-
-
-Make = Callable[[int, int], RGB]  # (epoch, index) -> the finished image
-
-
-class _Decoder:
-    """Decodes a source's images, and keeps them for the next epoch while they fit into `CACHE_BYTES`."""
-
-    def __init__(self, source: Source) -> None:
+    def __init__(self, source: Source, size: tuple[int, int]) -> None:
         self._source = source
+        self._size = size
         self._kept: dict[int, RGB] = {}
         self._room = CACHE_BYTES
 
-    def image(self, index: int) -> RGB:
+    def picture(self, index: int) -> Picture:
         kept = self._kept.get(index)
         if kept is not None:
-            return kept
+            return as_picture(kept)
         sample = self._source.read(index)
-        image_HWC = decode(sample.data, sample.name)
+        picture = open_picture(sample.data, sample.name)
+        if picture.largest_shrink(self._size) > 1 or picture.height * picture.width * 3 > self._room:
+            return picture
+        image_HWC = picture.pixels()
         # Two threads may overdraw the room by an image each, which is harmless; a lock here would not be.
-        if image_HWC.nbytes <= self._room:
-            self._room -= image_HWC.nbytes
-            self._kept[index] = image_HWC
-        return image_HWC
-
-
-def default_workers() -> int:
-    """One thread for each processor that this process may use."""
-    return len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
+        self._room -= image_HWC.nbytes
+        self._kept[index] = image_HWC
+        return as_picture(image_HWC)
 
 
 def training_batches(
@@ -93,49 +68,90 @@ def training_batches(
     first_step: int = 0,
     steps: int,
     workers: int | None = None,
-) -> Iterator[Batch]:
+    rank: int = 0,
+    ranks: int = 1,
+    bad_images: Bad = "refuse",
+    order: Order = "global",
+    pin_memory: bool = False,
+) -> Generator[Batch]:
     """The batches of steps first_step .. steps - 1: epoch after epoch, each in an order of its own.
 
     A batch is a function of (source, preprocessing, augmentation, batch_size, seed, step) alone, whatever the
-    number of workers and wherever the stream is entered; a batch may span two epochs. Closing the iterator
-    stops its threads.
+    number of workers and wherever the stream is entered; a batch may span two epochs. Several ranks share it out:
+    rank r gets the rows r * B / ranks to (r + 1) * B / ranks. Closing the iterator stops its threads.
 
     Args:
         source: the training images.
         preprocessing: the model's.
         augmentation: how each image is varied.
-        batch_size: images a batch, at most `len(source)`.
+        batch_size: images a batch over all ranks, at most `len(source)`, a multiple of `ranks`.
         seed: of the order and of the augmentation.
         first_step: where to start; the number of steps already done.
         steps: where the run ends.
         workers: decoding threads; 0 decodes in the caller's thread, None takes one a processor.
+        rank: which share of each batch is wanted, 0 <= rank < ranks.
+        ranks: in how many shares a batch is given out.
+        bad_images: what happens where an image cannot be read: "refuse" ends the stream, "skip" leaves it out and
+            says so in `Batch.skipped`.
+        order: "global" shuffles over the whole source; "shards" reads tar shards in a shuffled order, and shuffles
+            within a few of them at a time (see `shard_order`).
+        pin_memory: whether images are put where a CUDA device can fetch them by itself.
 
     Raises:
         UserError: at once, where the source has fewer images than a batch; from the iterator, where an image
             cannot be read.
     """
+    assert 0 <= rank < ranks
+    assert batch_size % ranks == 0
     if len(source) < batch_size:
         raise UserError(
             f"{source.name}: its {len(source):,} images are fewer than a batch of {batch_size:,}; "
             f"set a smaller one with --set batch_size={len(source)}"
         )
-    decoder = _Decoder(source)
+    reading = (
+        with_block_cache(source, BLOCK_CACHE_BYTES) if isinstance(source, ShardSource) and order == "shards" else source
+    )
+    opener = _Opener(reading, preprocessing.size)
+    share = batch_size // ranks
+    order_of = _order_of(source, order, seed)
 
-    def plans() -> Iterator[_Plan]:
+    def plans() -> Iterator[Plan]:
         for step in range(first_step, steps):
-            positions = np.arange(step * batch_size, (step + 1) * batch_size)
-            epochs_B, indices_B = sample_order(positions, len(source), seed)
-            yield _Plan(step, indices_B, epochs_B)
+            positions = step * batch_size + rank * share + np.arange(share)
+            epochs_B, indices_B = order_of(positions)
+            yield Plan(step, indices_B, epochs_B, rank * share)
 
-    def make(epoch: int, index: int) -> RGB:
-        return augment(decoder.image(index), augmentation, preprocessing, sample_generator(seed, epoch, index))
+    def make(epoch: int, index: int) -> tuple[RGB, Variation | None]:
+        rng = sample_generator(seed, epoch, index)
+        image_HWC, variation = crop_and_draw(opener.picture(index), augmentation, preprocessing, rng)
+        return (image_HWC, variation) if augmentation.where == "device" else (vary(image_HWC, variation), None)
 
-    return _batches(plans(), make, source, preprocessing, workers)
+    return assemble(
+        plans(), make, source.labels_N, preprocessing.size,
+        workers=workers, bad_images=bad_images, pin_memory=pin_memory,
+    )  # fmt: skip
+
+
+def _order_of(source: Source, order: Order, seed: int) -> Callable[[Int64s], tuple[Int64s, Int64s]]:
+    """Which (epoch, index) stands at each position of the endless stream of epochs."""
+    if order == "global":
+        return lambda positions_N: sample_order(positions_N, len(source), seed)
+    if not isinstance(source, ShardSource):
+        raise UserError(
+            f"{source.name}: data.order=shards is for tar shards; leave it out, or pack with `vitlab data pack`"
+        )
+    sizes = samples_by_shard(source)
+    return lambda positions_N: shard_order(positions_N, sizes, seed, SHARDS_AT_A_TIME)
 
 
 def evaluation_batches(
-    source: Source, preprocessing: Preprocessing, *, batch_size: int, workers: int | None = None
-) -> Iterator[Batch]:
+    source: Source,
+    preprocessing: Preprocessing,
+    *,
+    batch_size: int,
+    workers: int | None = None,
+    bad_images: Bad = "refuse",
+) -> Generator[Batch]:
     """Every image once, in the source's order, prepared without variation; the last batch may be smaller.
 
     Args:
@@ -143,21 +159,22 @@ def evaluation_batches(
         preprocessing: the model's.
         batch_size: images a batch.
         workers: decoding threads; 0 decodes in the caller's thread, None takes one a processor.
+        bad_images: as for training.
 
     Raises:
-        UserError: from the iterator, where an image cannot be read.
+        UserError: from the iterator, where an image cannot be read and is to be refused.
     """
 
-    def plans() -> Iterator[_Plan]:
+    def plans() -> Iterator[Plan]:
         for step, start in enumerate(range(0, len(source), batch_size)):
             indices_B = np.arange(start, min(start + batch_size, len(source)))
-            yield _Plan(step, indices_B, np.zeros_like(indices_B))
+            yield Plan(step, indices_B, np.zeros_like(indices_B))
 
-    def make(epoch: int, index: int) -> RGB:
+    def make(epoch: int, index: int) -> tuple[RGB, None]:
         sample = source.read(index)
-        return prepare(decode(sample.data, sample.name), preprocessing)
+        return prepare(decode(sample.data, sample.name), preprocessing), None
 
-    return _batches(plans(), make, source, preprocessing, workers)
+    return assemble(plans(), make, source.labels_N, preprocessing.size, workers=workers, bad_images=bad_images)
 
 
 def normalise(
@@ -182,70 +199,3 @@ def normalise(
     images_BCHW = images_BHWC.to(device, non_blocking=True).permute(0, 3, 1, 2)
     numbers_BCHW = images_BCHW.to(torch.float32, memory_format=torch.contiguous_format)
     return numbers_BCHW.div_(255).sub_(mean_C).div_(std_C).to(dtype)
-
-
-@dataclass(frozen=True, eq=False)
-class _Filling:
-    """A batch whose rows threads are at work on."""
-
-    plan: _Plan
-    images_BHWC: NDArray[np.uint8]
-    parts: list[Future[None]]
-
-
-def _batches(
-    plans: Iterator[_Plan], make: Make, source: Source, preprocessing: Preprocessing, workers: int | None
-) -> Iterator[Batch]:
-    if workers == 0:
-        for plan in plans:
-            images_BHWC = _room(plan, preprocessing)
-            _fill(make, plan, images_BHWC, range(len(images_BHWC)))
-            yield _finished(plan, images_BHWC, source)
-        return
-    threads = default_workers() if workers is None else workers
-    pool = ThreadPoolExecutor(threads, thread_name_prefix="vitlab-data")
-    waiting: deque[_Filling] = deque()
-    try:
-        for plan in plans:
-            images_BHWC = _room(plan, preprocessing)
-            chunks = _chunks(len(images_BHWC), threads)
-            waiting.append(
-                _Filling(plan, images_BHWC, [pool.submit(_fill, make, plan, images_BHWC, rows) for rows in chunks])
-            )
-            if len(waiting) > BATCHES_AHEAD:
-                yield _awaited(waiting.popleft(), source)
-        while waiting:
-            yield _awaited(waiting.popleft(), source)
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
-
-
-def _room(plan: _Plan, preprocessing: Preprocessing) -> NDArray[np.uint8]:
-    return np.empty((len(plan.indices_B), *preprocessing.size, 3), np.uint8)
-
-
-def _fill(make: Make, plan: _Plan, images_BHWC: NDArray[np.uint8], rows: range) -> None:
-    for row in rows:
-        images_BHWC[row] = make(int(plan.epochs_B[row]), int(plan.indices_B[row]))
-
-
-def _awaited(filling: _Filling, source: Source) -> Batch:
-    for part in filling.parts:
-        part.result()
-    return _finished(filling.plan, filling.images_BHWC, source)
-
-
-def _finished(plan: _Plan, images_BHWC: NDArray[np.uint8], source: Source) -> Batch:
-    return Batch(
-        step=plan.step,
-        images_BHWC=torch.from_numpy(images_BHWC),
-        labels_B=torch.from_numpy(source.labels_N[plan.indices_B]),
-        indices_B=torch.from_numpy(plan.indices_B),
-        epochs_B=torch.from_numpy(plan.epochs_B),
-    )
-
-
-def _chunks(count: int, workers: int) -> list[range]:
-    """The rows of a batch in about `workers` equal parts."""
-    size = max(SMALLEST_CHUNK, -(-count // workers))
-    return [range(start, min(start + size, count)) for start in range(0, count, size)]

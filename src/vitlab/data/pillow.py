@@ -16,7 +16,7 @@ from vitlab.errors import UserError
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
 SUFFIXES = frozenset(
-    [".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff"],
+    [".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".ppm"],
 )
 MAX_PIXELS = 178_956_970  # twice Pillow's threshold for a warning: where Pillow itself refuses
 MAX_SIDE = 2**20  # Pillow resizes with float32 coordinates: beyond 2^24 they miss whole pixels
@@ -79,37 +79,28 @@ def _webp_size(data: bytes) -> tuple[int, int] | None:
     return width & 0x3FFF, height & 0x3FFF
 
 
-def _check_size(width: int, height: int, name: str) -> None:
+def check_size(width: int, height: int, name: str) -> None:
+    """Refuses an image of more pixels, or a longer side, than are ever decoded.
+
+    Raises:
+        UserError: as it says.
+    """
     if max(width, height) > MAX_SIDE:
         raise refuse(name, f"{width} x {height} pixels have a side of more than {MAX_SIDE:,}")
     if width * height > MAX_PIXELS:
         raise refuse(name, f"{width} x {height} pixels are more than the {MAX_PIXELS:,} that are decoded")
 
 
-def open_image(data: bytes, name: str) -> Image.Image:
-    """The first frame of an encoded image, decoded, and turned as its EXIF orientation says.
-
-    Args:
-        data: the bytes of a JPEG, PNG, WebP, GIF, BMP or TIFF file.
-        name: what to call it in an error.
+@contextmanager
+def refusing(name: str) -> Iterator[None]:
+    """Turns whatever Pillow raises about the image `name` into one line, and keeps its warnings silent.
 
     Raises:
-        UserError: it is empty, too large in bytes or pixels, in another format, damaged or cut short.
+        UserError: the image is in another format, damaged or cut short.
     """
-    if not data:
-        raise refuse(name, "it is empty (0 bytes)")
-    if len(data) > MAX_BYTES:
-        raise refuse(name, f"{len(data):,} bytes are more than the {MAX_BYTES:,} that are read")
-    size = _webp_size(data)
-    if size is not None:
-        _check_size(*size, name)
     try:
         with quiet():
-            image = Image.open(io.BytesIO(data), formats=FORMATS)
-            _check_size(*image.size, name)
-            image.load()
-            turn = TURNS.get(_orientation(image))
-            return image if turn is None else image.transpose(turn)
+            yield
     except UserError:
         raise
     except UnidentifiedImageError as error:
@@ -120,15 +111,41 @@ def open_image(data: bytes, name: str) -> Image.Image:
         raise refuse(name, f"it cannot be decoded ({describe_error(error)})") from error
 
 
+def open_image(data: bytes, name: str) -> Image.Image:
+    """The first frame of an encoded image: its header is read and its size checked, its pixels are not decoded.
+
+    Args:
+        data: the bytes of a JPEG, PNG, WebP, GIF, BMP or TIFF file.
+        name: what to call it in an error.
+
+    Raises:
+        UserError: it is empty, too large in bytes or pixels, in another format, or its header is damaged.
+    """
+    if not data:
+        raise refuse(name, "it is empty (0 bytes)")
+    if len(data) > MAX_BYTES:
+        raise refuse(name, f"{len(data):,} bytes are more than the {MAX_BYTES:,} that are read")
+    size = _webp_size(data)
+    if size is not None:
+        check_size(*size, name)
+    with refusing(name):
+        image = Image.open(io.BytesIO(data), formats=FORMATS)
+        check_size(*image.size, name)
+        return image
+
+
+def turn_of(image: Image.Image) -> Image.Transpose | None:
+    """What brings the stored pixels upright, as the EXIF orientation says; None where they are upright.
+
+    Of formats that keep EXIF data behind the pixels it is known only after `image.load()`.
+    """
+    try:
+        return TURNS.get(int(image.getexif().get(ORIENTATION_TAG, 1)))
+    except Exception:  # the pixels are whole: a damaged EXIF block is no reason to refuse them
+        return None
+
+
 def describe_error(error: BaseException) -> str:
     """An exception's message as one short line."""
     lines = str(error).strip().splitlines()
     return (lines[0] if lines else type(error).__name__)[:120]
-
-
-def _orientation(image: Image.Image) -> int:
-    """The EXIF orientation, 1 to 8; 1 where there is none or the EXIF block is damaged."""
-    try:
-        return int(image.getexif().get(ORIENTATION_TAG, 1))
-    except Exception:  # the pixels are whole: a damaged EXIF block is no reason to refuse them
-        return 1

@@ -1,49 +1,51 @@
-"""Tar shards: packs a source into them, and reads their images at random without ever extracting."""
+"""Tar shards: reads their images at random without ever extracting."""
 
-import io
-import tarfile
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from vitlab.data.index import ShardIndex, index_path, index_shard, scan, to_json
+from vitlab.data.block_cache import BlockCache
+from vitlab.data.index import ShardIndex, index_path, index_shard
 from vitlab.data.pillow import refuse
-from vitlab.data.sources import Sample, Source, Split, check_classes, fingerprint, split_by_name
+from vitlab.data.remote import RemoteFile, find_file, index_remote
+from vitlab.data.sources import Bad, Sample, Split, check_classes, fingerprint, split_by_name
 from vitlab.data.tars import BLOCK, Reader, header_size
 from vitlab.errors import UserError
-from vitlab.files import write_bytes, write_text
-
-SHARD_SAMPLES = 10_000
-SHARD_BYTES = 128 * 2**20  # a shard is built in memory, so that it is written whole or not at all
-MAGICS = (
-    (b"\x89PNG", "png"),
-    (b"\xff\xd8", "jpg"),
-    (b"GIF8", "gif"),
-    (b"BM", "bmp"),
-    (b"RIFF", "webp"),
-    (b"II", "tif"),
-    (b"MM", "tif"),
-)
 
 
 @dataclass(frozen=True, eq=False)
 class Shard:
-    """One tar shard: its index, and its bytes where they are held in memory instead of at `path`."""
+    """One tar shard: its index, and its bytes where they are not those of the file at `path`.
+
+    `content` holds them in memory; `remote` reads them from a URL, through `cache` where there is one.
+    """
 
     path: Path
     index: ShardIndex
     content: bytes | None = None
+    remote: RemoteFile | None = None
+    cache: BlockCache | None = None
+
+    def __str__(self) -> str:
+        return str(self.path) if self.remote is None else self.remote.url
 
     def read_range(self, offset: int, size: int) -> bytes:
         """`size` bytes from `offset`, fewer at the end. The file is opened anew, so few descriptors are in use."""
         if self.content is not None:
             return self.content[offset : offset + size]
-        with self.path.open("rb") as file:
-            file.seek(offset)
-            return file.read(size)
+        if self.remote is not None and self.cache is not None:
+            return self.cache.read(self.remote.url, self.remote.size, self.remote.read_range, offset, size)
+        if self.remote is not None:
+            return self.remote.read_range(offset, size)
+        descriptor = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            return os.pread(descriptor, size, offset)
+        finally:
+            os.close(descriptor)
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,27 +58,40 @@ class ShardSource:
     fingerprint: str
     shards: tuple[Shard, ...]
     places: NDArray[np.int64]
+    skipped: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.labels_N)
+
+    def key(self, index: int) -> str:
+        """The shard's and the member's name; see `sources.Source.key`."""
+        number, row = self.places[index].tolist()
+        shard = self.shards[number]
+        return f"{shard.path.name}/{shard.index.names[row]}"
 
     def read(self, index: int) -> Sample:
         """The sample at `index`; see `sources.Source.read`. The member's header is checked against the index."""
         number, row = self.places[index].tolist()
         shard = self.shards[number]
         offset, size = shard.index.offsets[row], shard.index.sizes[row]
-        name = f"{shard.path}: {shard.index.names[row]}"
+        name = f"{shard}: {shard.index.names[row]}"
         try:
             found = shard.read_range(offset - BLOCK, BLOCK + size)
         except OSError as error:
             raise refuse(name, f"it cannot be read ({error.strerror})") from error
         if len(found) != BLOCK + size or header_size(found[:BLOCK]) not in (size, 0):
-            raise UserError(f"{name}: the shard changed after it was indexed; remove {index_path(shard.path).name}")
+            mend = f"remove {index_path(shard.path).name}" if shard.remote is None else "start again"
+            raise UserError(f"{name}: the shard changed after it was indexed; {mend}")
         return Sample(found[BLOCK:], int(self.labels_N[index]), name)
 
 
 def shard_source(
-    shards: Sequence[Shard], name: str, *, classes: tuple[str, ...] | None = None, split: Split | None = None
+    shards: Sequence[Shard],
+    name: str,
+    *,
+    classes: tuple[str, ...] | None = None,
+    split: Split | None = None,
+    skipped: Sequence[str] = (),
 ) -> ShardSource:
     """One source from shards.
 
@@ -86,6 +101,7 @@ def shard_source(
         classes: the training side's; None takes the shards' own, or numbers where they name none.
         split: the wanted side of a fixed 80 / 20 split (see `sources.split_by_name`); None takes every
             sample.
+        skipped: what was left out when they were indexed, one line each.
 
     Raises:
         UserError: the shards name different classes, or a label beyond them; fewer than two classes.
@@ -106,6 +122,7 @@ def shard_source(
         fingerprint=fingerprint(classes, ((keys[i], sizes[i], labels[i]) for i in kept)),
         shards=tuple(shards),
         places=np.array(rows, np.int64)[kept],
+        skipped=tuple(skipped),
     )
 
 
@@ -113,93 +130,63 @@ def _common_classes(shards: Sequence[Shard], name: str, classes: tuple[str, ...]
     for shard in shards:
         own = shard.index.classes
         if own is not None and classes is not None and own != classes:
-            raise UserError(f"{shard.path}: its classes differ from those of the other shards; pack them together")
+            raise UserError(f"{shard}: its classes differ from those of the other shards; pack them together")
         classes = classes or own
     highest = [(max(shard.index.labels), shard) for shard in shards]
     if classes is None:
         return tuple(map(str, range(max(label for label, _ in highest) + 1)))
     for label, shard in highest:
         if label >= len(classes):
-            raise UserError(f"{shard.path}: its label {label} is none of the {len(classes)} training classes of {name}")
+            raise UserError(f"{shard}: its label {label} is none of the {len(classes)} training classes of {name}")
     return classes
 
 
 def open_shards(
-    paths: Sequence[Path], name: str, *, classes: tuple[str, ...] | None = None, split: Split | None = None
+    paths: Sequence[Path],
+    name: str,
+    *,
+    classes: tuple[str, ...] | None = None,
+    split: Split | None = None,
+    bad: Bad = "refuse",
 ) -> ShardSource:
-    """A source from tar files on disk, indexing those that have no index yet; see `shard_source`."""
-    return shard_source([Shard(path, index_shard(path)) for path in paths], name, classes=classes, split=split)
+    """A source from tar files on disk, indexing those that have no index yet; see `shard_source`.
 
-
-def tar_bytes(members: Sequence[tuple[str, bytes]]) -> bytes:
-    """An uncompressed tar of named files: the same bytes for the same members, whoever packs them and when."""
-    packed = io.BytesIO()
-    with tarfile.open(fileobj=packed, mode="w", format=tarfile.USTAR_FORMAT) as archive:
-        for name, data in members:
-            info = tarfile.TarInfo(name)
-            info.size = len(data)
-            archive.addfile(info, io.BytesIO(data))
-    return packed.getvalue()
-
-
-def pack_bytes(samples: Sequence[tuple[str, Sample]], classes: tuple[str, ...]) -> tuple[bytes, ShardIndex]:
-    """A shard of keyed samples, in WebDataset's layout, and its index."""
-    members = [
-        member
-        for key, sample in samples
-        for member in ((f"{key}.{_suffix(sample)}", sample.data), (f"{key}.cls", str(sample.label).encode()))
-    ]
-    packed = tar_bytes(members)
-    return packed, scan(memory_reader(packed), len(packed), "the new shard", classes)
-
-
-def _suffix(sample: Sample) -> str:
-    for magic, suffix in MAGICS:
-        if sample.data.startswith(magic):
-            return suffix
-    raise refuse(sample.name, "it is not a JPEG, PNG, WebP, GIF, BMP or TIFF image")
-
-
-def pack(source: Source, folder: Path, split: Split, *, shard_samples: int = SHARD_SAMPLES) -> list[Path]:
-    """Packs one side of a data set into `folder`/SPLIT-00000.tar and so on, each with its index beside it.
-
-    The images' bytes are copied as they are. A folder with both sides packed is itself a source.
-
-    Args:
-        source: what to pack.
-        folder: made if missing.
-        split: which side `source` is; names the shards.
-        shard_samples: at most so many in a shard; fewer where they would pass 128 MiB.
-
-    Returns:
-        The shards' paths.
-
-    Raises:
-        UserError: the folder already holds shards of this side, or a sample cannot be read.
+    `bad` says whether a shard that is cut short and a sample that is incomplete are refused, or left out and told in
+    `ShardSource.skipped`.
     """
-    if any(folder.glob(f"{split}-*.tar")):
-        raise UserError(f"{folder}: it already holds {split}-*.tar; remove them or name another folder")
-    paths: list[Path] = []
-    for group in _groups(source, shard_samples):
-        path = folder / f"{split}-{len(paths):05d}.tar"
-        content, index = pack_bytes(group, source.classes)
-        write_bytes(path, content)
-        write_text(index_path(path), to_json(index))
-        paths.append(path)
-    return paths
+    skipped: list[str] = []
+    shards = [Shard(path, index_shard(path, skipped if bad == "skip" else None)) for path in paths]
+    return shard_source(shards, name, classes=classes, split=split, skipped=skipped)
 
 
-def _groups(source: Source, shard_samples: int) -> Iterator[list[tuple[str, Sample]]]:
-    group: list[tuple[str, Sample]] = []
-    size = 0
-    for index in range(len(source)):
-        sample = source.read(index)
-        if group and (len(group) >= shard_samples or size + len(sample.data) > SHARD_BYTES):
-            yield group
-            group, size = [], 0
-        group.append((f"{index:08d}", sample))
-        size += len(sample.data) + 4 * BLOCK
-    yield group
+def open_remote_shards(
+    urls: Sequence[str],
+    name: str,
+    *,
+    classes: tuple[str, ...] | None = None,
+    split: Split | None = None,
+    bad: Bad = "refuse",
+) -> ShardSource:
+    """A source from tar files behind URLs; see `open_shards` and `remote.index_remote`."""
+    skipped: list[str] = []
+    found = [find_file(url) for url in urls]
+    shards = [
+        Shard(Path(file.url.rpartition("/")[2]), index_remote(file, skipped if bad == "skip" else None), remote=file)
+        for file in found
+    ]
+    return shard_source(shards, name, classes=classes, split=split, skipped=skipped)
+
+
+def samples_by_shard(source: ShardSource) -> list[int]:
+    """How many samples of a source lie in each of its shards, in their order; what `shard_order` needs."""
+    counts = np.bincount(source.places[:, 0])
+    return [count for count in counts.tolist() if count]
+
+
+def with_block_cache(source: ShardSource, capacity: int) -> ShardSource:
+    """The same samples, read through one cache of up to `capacity` bytes where they are behind URLs."""
+    cache = BlockCache(capacity)
+    return replace(source, shards=tuple(replace(shard, cache=cache) for shard in source.shards))
 
 
 def memory_reader(content: bytes) -> Reader:

@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 from vitlab.errors import UserError
 
 Split = Literal["train", "test"]
+Part = Literal["train", "test", "dev-train", "dev"]  # what a user may ask for; dev-train and dev divide train
+Bad = Literal["refuse", "skip"]
 TEST_SHARE = 0.2  # of a data set that comes without a split of its own
 
 
@@ -39,6 +41,7 @@ class Source(Protocol):
         fingerprint: SHA-256 over names, sizes and labels, as 64 hexadecimal digits; cheap, so it notices
             added, removed, renamed, resized and relabelled samples, but not pixels edited in place at the
             same file size.
+        skipped: what was left out when the source was opened with `bad="skip"`, one line each.
     """
 
     @property
@@ -50,7 +53,14 @@ class Source(Protocol):
     @property
     def fingerprint(self) -> str: ...  # noqa: D102
 
+    @property
+    def skipped(self) -> tuple[str, ...]: ...  # noqa: D102
+
     def __len__(self) -> int: ...
+
+    def key(self, index: int) -> str:
+        """The sample's name within its data set, unique there, and the same wherever the data set lies."""
+        ...
 
     def read(self, index: int) -> Sample:
         """The sample at 0 <= index < len.
@@ -71,25 +81,33 @@ def fingerprint(classes: Sequence[str], rows: Iterable[tuple[str, int, int]]) ->
     return digest.hexdigest()
 
 
-def split_by_name(names: Sequence[str], labels: Sequence[int], split: Split) -> list[int]:
-    """The indices of one side of a fixed 80 / 20 split, in order, the same share of every class.
+def name_rank(name: str) -> bytes:
+    """The SHA-256 of a sample's name: sorting by it gives a fixed order that has nothing to do with the names'."""
+    return hashlib.sha256(name.encode(errors="surrogateescape")).digest()
 
-    Within each class the samples are ranked by the SHA-256 of their names, and the first fifth (rounded; at
-    least one where the class has two or more) is the test side. Nothing is drawn, so the split is the same
-    everywhere.
+
+def split_by_name(
+    names: Sequence[str], labels: Sequence[int], split: Split, test_share: float = TEST_SHARE
+) -> list[int]:
+    """The indices of one side of a fixed split, in order, the same share of every class.
+
+    Within each class the samples are ranked by the SHA-256 of their names, and the first `test_share`
+    (rounded; at least one where the class has two or more) is the test side. Nothing is drawn, so the split is
+    the same everywhere.
 
     Args:
         names: each sample's name within its data set.
         labels: each sample's label.
         split: the wanted side.
+        test_share: of each class, between 0 and 1.
     """
     by_class: dict[int, list[int]] = {}
     for index, label in enumerate(labels):
         by_class.setdefault(label, []).append(index)
     wanted: list[int] = []
     for indices in by_class.values():
-        ranked = sorted(indices, key=lambda i: hashlib.sha256(names[i].encode(errors="surrogateescape")).digest())
-        count = max(1, round(TEST_SHARE * len(ranked))) if len(ranked) > 1 else 0
+        ranked = sorted(indices, key=lambda index: name_rank(names[index]))
+        count = max(1, round(test_share * len(ranked))) if len(ranked) > 1 else 0
         wanted += ranked[:count] if split == "test" else ranked[count:]
     return sorted(wanted)
 

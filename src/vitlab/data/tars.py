@@ -26,6 +26,10 @@ Reader = Callable[[int, int], bytes]  # (offset, size) -> at most `size` bytes
 _Long = tuple[str | None, int | None]  # name and size that do not fit into the next member's own header
 
 
+class CutShort(UserError):
+    """The archive ends before its end mark: what came before is whole."""
+
+
 @dataclass(frozen=True)
 class Member:
     """One regular file in an archive: its name, where its bytes start, and how many they are."""
@@ -89,7 +93,8 @@ def walk(read: Reader, total: int, archive: str) -> Iterator[Member]:
         archive: what to call it in an error.
 
     Raises:
-        UserError: cut short, damaged, followed by more data, or holding links, devices, sparse files or names
+        CutShort: it ends too early; the members before are whole and have been given.
+        UserError: damaged, followed by more data, or holding links, devices, sparse files or names
             that lead out of it.
     """
     position = 0
@@ -97,14 +102,14 @@ def walk(read: Reader, total: int, archive: str) -> Iterator[Member]:
     while (header := read(position, BLOCK)) != bytes(BLOCK):
         size, kind = header_size(header), header[156:157]
         if len(header) < BLOCK:
-            raise UserError(f"{archive}: it is cut short: there is no end mark at byte {position:,}; copy it again")
+            raise CutShort(f"{archive}: it is cut short: there is no end mark at byte {position:,}; copy it again")
         if size is None:
             raise UserError(f"{archive}: it is damaged: byte {position:,} starts no member; copy it again")
         if kind in FILE_TYPES and long[1] is not None:
             size = long[1]
         start = position + BLOCK
         if start + size > total:
-            raise UserError(
+            raise CutShort(
                 f"{archive}: it is cut short: member {_name(header, long[0])!r} ends at byte {start + size:,}, "
                 f"the archive at {total:,}; copy it again"
             )

@@ -1,4 +1,4 @@
-"""Measuring a model: accuracy and few-shot accuracy."""
+"""Measuring a model: accuracy, few-shot accuracy, VTAB, speed."""
 
 from vitlab.evaluation import accuracy, fewshot
 

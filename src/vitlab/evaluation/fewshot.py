@@ -1,85 +1,43 @@
-"""Few-shot accuracy of frozen features by regularised least squares, in closed form (paper: section 4.1).
+"""Few-shot accuracy of frozen features: supports, seeds, and what classifies them (paper: section 4.1).
 
-The regression maps standardised features to {-1, 1}^K. Legend: N = images, D = width of the features,
-K = classes.
+Legend: N = images, D = width of the features, K = classes.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import TypeVar
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
 
 import numpy as np
 import torch
-from torch import Tensor
 
-from vitlab.data import loader
-from vitlab.data.sources import Source
 from vitlab.errors import UserError
-from vitlab.models.build import Model
-from vitlab.recipes.preprocessing import Preprocessing
-from vitlab.runtime import Runtime, derived_seed
+from vitlab.evaluation import probes
+from vitlab.evaluation.features import features_of as features_of
+from vitlab.evaluation.features import pixels_of as pixels_of
+from vitlab.evaluation.intervals import student_half_width
+from vitlab.evaluation.least_squares import LeastSquares as LeastSquares
+from vitlab.evaluation.least_squares import factorise
+from vitlab.evaluation.least_squares import solve as solve
+from vitlab.runtime import derived_seed
 
-BIAS_FEATURE = 100.0
-SPREAD_FLOOR = 1e-5
-Array = TypeVar("Array", Tensor, np.ndarray)
-
-
-@dataclass(frozen=True)
-class LeastSquares:
-    """A fitted linear classifier: `scores` before the argmax, `predict` after it."""
-
-    mean_D: Tensor
-    spread_D: Tensor
-    weights_DK: Tensor
-
-    def scores(self, features: Array) -> Array:
-        """Regression outputs (N, K) in float64 for features (N, D); numpy in, numpy out."""
-        inputs_ND = _standardise(_as_tensor(features), self.mean_D, self.spread_D)
-        outputs_NK = inputs_ND @ self.weights_DK
-        return outputs_NK if isinstance(features, Tensor) else outputs_NK.numpy()
-
-    def predict(self, features: Array) -> Array:
-        """The class number (N,) with the highest score for features (N, D)."""
-        best: Array = self.scores(features).argmax(-1)
-        return best
-
-
-def solve(features: Array, labels: Array, num_classes: int, l2: float = 1024.0) -> LeastSquares:
-    """Fit features to {-1, 1} targets by least squares with an L2 penalty, in float64 (paper: section 4.1).
-
-    Features are standardised by the support set's mean and standard deviation, and a constant feature of 100,
-    penalised alike, stands for the bias. With fewer images than features the dual form is solved: both
-    by the eigenvalues of the smaller Gram matrix.
-
-    Args:
-        features: the support set's features (N, D).
-        labels: their class numbers (N,), from 0 to num_classes - 1.
-        num_classes: K.
-        l2: the penalty; 2^10 by default, as in the authors' later code.
-
-    Raises:
-        UserError: features that are not finite, or labels outside the classes.
-    """
-    features_ND, labels_N = _as_tensor(features), torch.as_tensor(labels).cpu().long()
-    _check(features_ND, labels_N, num_classes)
-    mean_D = features_ND.mean(0)
-    spread_D = features_ND.std(0, correction=0)
-    inputs_ND = _standardise(features_ND, mean_D, spread_D)
-    targets_NK = 2 * torch.nn.functional.one_hot(labels_N, num_classes).double() - 1
-    images, width = inputs_ND.shape
-    if images >= width:
-        weights_DK = _ridge_inverse(inputs_ND.T @ inputs_ND, l2, inputs_ND.T @ targets_NK)
-    else:
-        weights_DK = inputs_ND.T @ _ridge_inverse(inputs_ND @ inputs_ND.T, l2, targets_NK)
-    return LeastSquares(mean_D, spread_D, weights_DK)
+Probe = Literal["ridge", "knn", "logistic"]
+# The 30 penalties of the authors' earlier code.
+PENALTIES = tuple(2.0**power for power in range(-10, 20))
 
 
 @dataclass(frozen=True)
 class FewShot:
-    """Accuracies by number of shots: one for each seed."""
+    """Accuracies by number of shots: one for each seed.
+
+    Attributes:
+        shots: how many images a class.
+        accuracies: by shots.
+        sweep: by shots and penalty, the mean over the seeds; empty where no penalties were asked for.
+    """
 
     shots: tuple[int, ...]
     accuracies: dict[int, tuple[float, ...]]
+    sweep: dict[int, dict[float, float]] = field(default_factory=dict)
 
     def mean(self, shots: int) -> float:
         """Mean accuracy over the seeds."""
@@ -90,6 +48,10 @@ class FewShot:
         values = self.accuracies[shots]
         return float(np.std(values, ddof=1)) if len(values) > 1 else 0.0
 
+    def half_width(self, shots: int) -> float:
+        """Half of the mean's 95 % interval over the seeds, by Student's t."""
+        return student_half_width(self.accuracies[shots])
+
 
 def evaluate(
     train: tuple[np.ndarray, np.ndarray],
@@ -99,6 +61,9 @@ def evaluate(
     *,
     seeds: int = 3,
     l2: float = 1024.0,
+    probe: Probe = "ridge",
+    penalties: Sequence[float] = (),
+    dtype: torch.dtype = torch.float64,
 ) -> FewShot:
     """Few-shot accuracy on all of `test` after fitting `shots` images a class of `train`.
 
@@ -108,18 +73,42 @@ def evaluate(
         classes: names of the K classes.
         shots: images a class; a class with fewer is refused.
         seeds: how many random supports; each takes the first images of a seeded permutation of every class.
-        l2: penalty of the regression.
+        l2: penalty of least squares.
+        probe: what classifies: least squares, the nearest neighbours, or a logistic regression.
+        penalties: others to be tried as well, of least squares; they cost a product of matrices each.
+        dtype: of least squares.
+
+    Raises:
+        UserError: a class with fewer images than shots, or without a test image; features that are not finite; labels
+            outside the classes.
     """
-    _check_shots(train[1], classes, max(shots))
-    accuracies = {}
+    _check_shots(train[1], test[1], classes, max(shots))
+    accuracies, sweep = {}, {}
     for count in shots:
-        values = []
+        values, tried = [], []
         for seed in range(seeds):
             chosen = support(train[1], len(classes), count, seed)
-            fitted = solve(train[0][chosen], train[1][chosen], len(classes), l2)
-            values.append(float((fitted.predict(test[0]) == test[1]).mean()))
+            features, labels = train[0][chosen], train[1][chosen]
+            if probe == "ridge":
+                factors = factorise(features, labels, len(classes), dtype)
+                value, *others = factors.sweep(test[0], test[1], [l2, *penalties])
+                values.append(value)
+                tried.append(others)
+            else:
+                predict = _fitted(probe, features, labels, len(classes))
+                values.append(float((predict(test[0]) == test[1]).mean()))
         accuracies[count] = tuple(values)
-    return FewShot(tuple(shots), accuracies)
+        if penalties:
+            sweep[count] = dict(zip(penalties, np.mean(tried, axis=0).tolist(), strict=True))
+    return FewShot(tuple(shots), accuracies, sweep)
+
+
+def _fitted(
+    probe: Probe, features_ND: np.ndarray, labels_N: np.ndarray, classes: int
+) -> Callable[[np.ndarray], np.ndarray]:
+    if probe == "knn":
+        return probes.nearest_neighbours(features_ND, labels_N, classes).predict
+    return probes.logistic(features_ND, labels_N, classes).predict
 
 
 def support(labels_N: np.ndarray, num_classes: int, shots: int, seed: int) -> np.ndarray:
@@ -132,59 +121,17 @@ def support(labels_N: np.ndarray, num_classes: int, shots: int, seed: int) -> np
     return np.concatenate(chosen)
 
 
-def features_of(
-    model: Model, source: Source, preprocessing: Preprocessing, runtime: Runtime, *, batch_size: int = 128
-) -> tuple[np.ndarray, np.ndarray]:
-    """The frozen model's features (N, D) in float32 and the class numbers (N,) of every image of `source`."""
-    was_training = model.training
-    model.eval().to(runtime.device)
-    features, labels = [], []
-    with torch.inference_mode(), runtime.autocast():
-        for batch in loader.evaluation_batches(source, preprocessing, batch_size=batch_size):
-            images_BCHW = loader.normalise(batch.images_BHWC, preprocessing, runtime.device)
-            features.append(model.features(images_BCHW).float().cpu().numpy())
-            labels.append(batch.labels_B.numpy())
-    model.train(was_training)
-    return np.concatenate(features), np.concatenate(labels)
-
-
-def pixels_of(source: Source, preprocessing: Preprocessing) -> tuple[np.ndarray, np.ndarray]:
-    """Raw pixels (N, height x width x 3) as features: what a model has to beat."""
-    batches = list(loader.evaluation_batches(source, preprocessing, batch_size=256))
-    pixels = [batch.images_BHWC.flatten(1).numpy().astype(np.float32) / 255 for batch in batches]
-    return np.concatenate(pixels), np.concatenate([batch.labels_B.numpy() for batch in batches])
-
-
-def _ridge_inverse(gram: Tensor, l2: float, right: Tensor) -> Tensor:
-    """(gram + l2 I)^-1 right, by the eigenvalues of the symmetric matrix."""
-    values, vectors = torch.linalg.eigh(gram)
-    inverse: Tensor = vectors @ ((vectors.T @ right) / (values.clamp_min(0) + l2)[:, None])
-    return inverse
-
-
-def _standardise(features_ND: Tensor, mean_D: Tensor, spread_D: Tensor) -> Tensor:
-    scaled_ND = (features_ND - mean_D) / (spread_D + SPREAD_FLOOR)
-    return torch.nn.functional.pad(scaled_ND, (0, 1), value=BIAS_FEATURE)
-
-
-def _as_tensor(features: Tensor | np.ndarray) -> Tensor:
-    return torch.as_tensor(features).detach().cpu().double()
-
-
-def _check(features_ND: Tensor, labels_N: Tensor, num_classes: int) -> None:
-    if not bool(torch.isfinite(features_ND).all()):
-        raise UserError("few-shot: the features hold NaN or infinite values; the weights may be damaged")
-    if len(labels_N) != len(features_ND):
-        raise UserError(f"few-shot: {len(features_ND)} features but {len(labels_N)} labels")
-    if len(labels_N) and not (int(labels_N.min()) >= 0 and int(labels_N.max()) < num_classes):
-        lowest, highest = int(labels_N.min()), int(labels_N.max())
-        raise UserError(f"few-shot: labels go from {lowest} to {highest}, but there are {num_classes} classes")
-
-
-def _check_shots(labels_N: np.ndarray, classes: Sequence[str], shots: int) -> None:
-    counts = np.bincount(labels_N, minlength=len(classes))
-    for name, count in zip(classes, counts, strict=True):
+def _check_shots(train_N: np.ndarray, test_M: np.ndarray, classes: Sequence[str], shots: int) -> None:
+    for labels in (train_N, test_M):
+        if len(labels) and not (labels.min() >= 0 and labels.max() < len(classes)):
+            raise UserError(
+                f"few-shot: labels go from {labels.min()} to {labels.max()}, but there are {len(classes)} classes"
+            )
+    tested = np.bincount(test_M, minlength=len(classes))
+    for name, count, test_count in zip(classes, np.bincount(train_N, minlength=len(classes)), tested, strict=True):
         if count < shots:
             raise UserError(
                 f"few-shot: class '{name}' has {count} training images, fewer than {shots} shots; use --shots"
             )
+        if not test_count:
+            raise UserError(f"few-shot: class '{name}' has no test image; add some, or leave the class out of training")

@@ -2,6 +2,7 @@
 
 from vitlab.inspection.attention import attention_distance, attention_maps, attention_rollout
 from vitlab.inspection.embeddings import embedding_filters, position_similarity
+from vitlab.inspection.tokens import token_similarity
 
 __all__ = [
     "attention_distance",
@@ -9,4 +10,5 @@ __all__ = [
     "attention_rollout",
     "embedding_filters",
     "position_similarity",
+    "token_similarity",
 ]

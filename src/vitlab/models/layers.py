@@ -1,6 +1,6 @@
 """The parts of every encoder: attention, MLP, block, and how they start.
 
-Shapes: B batch, N tokens, D width, H heads, E width of one head.
+Shapes: B batch, N tokens, Q tokens that ask, D width, H heads, E width of one head.
 """
 
 import math
@@ -87,13 +87,27 @@ class Attention(nn.Module):
         q_BHNE, k_BHNE, v_BHNE = qkv_3BHNE.unbind(0)
         return q_BHNE, k_BHNE, v_BHNE
 
-    def forward(self, tokens_BND: Tensor) -> Tensor:
-        """The attended tokens, (batch, tokens, width)."""
+    def forward(self, tokens_BND: Tensor, queries: int | None = None) -> Tensor:
+        """The attended tokens, (batch, tokens, width); of the first `queries` tokens only, where that is given."""
+        if queries is not None:
+            return self._of_first(tokens_BND, queries)
         q_BHNE, k_BHNE, v_BHNE = self._queries_keys_values(tokens_BND)
         bias_BHNN = self.relative(q_BHNE) if self.relative is not None else None
         mixed_BHNE = F.scaled_dot_product_attention(q_BHNE, k_BHNE, v_BHNE, attn_mask=bias_BHNN)
         out_BND: Tensor = self.dropout(self.proj(mixed_BHNE.transpose(1, 2).flatten(2)))
         return out_BND
+
+    def _of_first(self, tokens_BND: Tensor, queries: int) -> Tensor:
+        """Q: the first tokens, which alone ask; all are asked. Without relative positions."""
+        assert self.relative is None
+        batch, tokens, width = tokens_BND.shape
+        q_BQD = F.linear(tokens_BND[:, :queries], self.qkv.weight[:width], self.qkv.bias[:width])
+        kv_BNX = F.linear(tokens_BND, self.qkv.weight[width:], self.qkv.bias[width:])
+        q_BHQE = q_BQD.view(batch, queries, self.heads, -1).transpose(1, 2)
+        k_BHNE, v_BHNE = kv_BNX.view(batch, tokens, 2, self.heads, -1).permute(2, 0, 3, 1, 4).unbind(0)
+        mixed_BHQE = F.scaled_dot_product_attention(q_BHQE, k_BHNE, v_BHNE)
+        out_BQD: Tensor = self.dropout(self.proj(mixed_BHQE.transpose(1, 2).flatten(2)))
+        return out_BQD
 
     def probabilities(self, tokens_BND: Tensor) -> Tensor:
         """What every token (row) attends to (column): (batch, heads, tokens, tokens), at least in float32."""
@@ -165,9 +179,10 @@ class Block(nn.Module):
         for part in (self.norm1, self.attn, self.norm2, self.mlp):
             part.reset_parameters()
 
-    def forward(self, tokens_BND: Tensor) -> Tensor:
-        """The layer's output tokens, (batch, tokens, width)."""
-        tokens_BND = tokens_BND + drop_path(self.attn(self.norm1(tokens_BND)), self.drop_path, self.training)
+    def forward(self, tokens_BND: Tensor, queries: int | None = None) -> Tensor:
+        """The layer's output tokens, (batch, tokens, width); the first `queries` of them only, where that is given."""
+        attended_BND = self.attn(self.norm1(tokens_BND), queries)
+        tokens_BND = tokens_BND[:, :queries] + drop_path(attended_BND, self.drop_path, self.training)
         return tokens_BND + drop_path(self.mlp(self.norm2(tokens_BND)), self.drop_path, self.training)
 
     def attention_probabilities(self, tokens_BND: Tensor) -> Tensor:

@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, ValidationErro
 from vitlab.errors import UserError, unknown_name
 from vitlab.recipes.augmentation import Augmentation
 from vitlab.recipes.preprocessing import Interpolation, Resize
+from vitlab.recipes.scale import ScalePart
 
 OptionValue = bool | int | float | str | list[int]
 Positive = Annotated[int, Field(gt=0)]
@@ -37,9 +38,26 @@ class ModelPart(Part):
 
 
 class DataPart(Part):
-    """Which images: a data set's name, a folder, or a pattern of tar shards."""
+    """Which images, and what happens to those that cannot be read.
+
+    Attributes:
+        source: a data set's name, a folder, or a pattern of tar shards.
+        share: of the training images of every class that is trained on (paper: Fig. 4); which ones they are is fixed,
+            and a larger share holds all of a smaller one.
+        bad_images: "refuse" ends training at an image that cannot be read; "skip" leaves it out and counts it, and puts
+            nothing in its place.
+        exclude: a list of training images to leave out, as `vitlab dedup` writes it.
+        order: "global" shuffles over the whole data set; "shards" reads whole shards in a shuffled order and shuffles
+            within a few of them at a time, which object storage prefers.
+        workers: decoding threads; none takes one a processor.
+    """
 
     source: str = ""
+    share: float = Field(1.0, gt=0, le=1)
+    bad_images: Literal["refuse", "skip"] = "refuse"
+    exclude: str | None = None
+    order: Literal["global", "shards"] = "global"
+    workers: NotNegative | None = None
 
 
 class PreprocessingPart(Part):
@@ -58,30 +76,47 @@ class OptimizerPart(Part):
     Attributes:
         kind: "adamw" is the paper's Adam with decoupled weight decay, on all parameters; "sgd" has momentum 0.9.
         learning_rate: the peak, reached at the end of the warm-up.
+        decay_kernels_only: spare biases, norms, class token and tables of positions the decay, as big_vision does.
         clip_norm: largest global norm of the gradients; 0 does not clip.
     """
 
     kind: Literal["adamw", "sgd"] = "adamw"
     learning_rate: float = Field(1e-3, gt=0)
     weight_decay: float = Field(0.0, ge=0)
+    decay_kernels_only: bool = False
     beta1: float = Field(0.9, ge=0, lt=1)
     beta2: float = Field(0.999, ge=0, lt=1)
     clip_norm: float = Field(1.0, ge=0)
 
 
 class SchedulePart(Part):
-    """How the learning rate goes: a linear warm-up times a decay (paper: Tables 3 and 4)."""
+    """How the learning rate goes: a linear warm-up times a decay (paper: Tables 3 and 4).
 
-    decay: Literal["linear", "cosine", "constant"] = "cosine"
+    Attributes:
+        decay: "staircase" multiplies by `factor` at every one of `milestones`, shares of the whole run, as
+            BiT-HyperRule does.
+        end_learning_rate: where linear and cosine end.
+    """
+
+    decay: Literal["linear", "cosine", "constant", "staircase"] = "cosine"
     warmup_steps: NotNegative = 0
     end_learning_rate: float = Field(0.0, ge=0)
+    milestones: tuple[Annotated[float, Field(gt=0, lt=1)], ...] = (0.3, 0.6, 0.9)
+    factor: float = Field(0.1, gt=0, le=1)
 
 
 class ObjectivePart(Part):
-    """What is minimised."""
+    """What is minimised.
+
+    Attributes:
+        loss: cross-entropy of a softmax, or of a sigmoid for every class, summed over the classes.
+        label_smoothing: share of each target that is spread evenly over all classes.
+        head_bias: where the biases of a new head start; -10 suits the sigmoid loss with many thousand classes.
+    """
 
     loss: Literal["softmax", "sigmoid"] = "softmax"
     label_smoothing: float = Field(0.0, ge=0, lt=1)
+    head_bias: float = 0.0
 
 
 class Recipe(Part):
@@ -94,6 +129,7 @@ class Recipe(Part):
         averaging: Polyak averaging's decay per step, 0 for none; the averaged weights are evaluated and saved.
         init_from: weights to start from (a run, a file, a folder); the head starts anew at zero.
         evaluate_every, checkpoint_every, log_every: steps between; 0 is only at the end.
+        log: where the numbers of metrics.jsonl go as well.
     """
 
     name: str = "recipe"
@@ -107,6 +143,7 @@ class Recipe(Part):
     evaluate_every: NotNegative = 0
     checkpoint_every: NotNegative = 200
     log_every: Positive = 10
+    log: Literal["none", "tensorboard", "wandb"] = "none"
     model: ModelPart = ModelPart()
     data: DataPart = DataPart()
     preprocessing: PreprocessingPart = PreprocessingPart()
@@ -114,6 +151,7 @@ class Recipe(Part):
     objective: ObjectivePart = ObjectivePart()
     optimizer: OptimizerPart = OptimizerPart()
     schedule: SchedulePart = SchedulePart()
+    scale: ScalePart = ScalePart()
 
     @model_validator(mode="after")
     def _one_length(self) -> Self:
@@ -203,6 +241,8 @@ def _one_line(error: ValidationError, where: str) -> UserError:
         listing = "`vitlab recipes show NAME` lists the keys of a recipe"
         message = unknown_name("key", path, key_paths(), listing=listing)
         return UserError(f"{where}: {message}")
+    if isinstance(first.get("ctx", {}).get("error"), UserError):
+        return UserError(f"{where}: {first['ctx']['error']}")  # it names its key by itself
     reason = first["msg"].removeprefix("Value error, ")
     given = f" (given: {first['input']!r})"[:200] if path else ""
     return UserError(f"{where}: {path or 'recipe'}: {reason}{given}")

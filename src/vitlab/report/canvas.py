@@ -9,12 +9,15 @@ import io
 import unicodedata
 import warnings
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+import matplotlib
+import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from numpy.typing import NDArray
 
 from vitlab import files
 from vitlab.report.content import FigureEntry
@@ -25,6 +28,7 @@ WIDTH = 4.8  # inches; a phone shows 1 inch as about 75 CSS pixels
 MARGIN = 0.2
 DPI = 200
 FONT = 11
+MOST_IN_JSON = 10_000  # numbers of an array; larger ones stand in numbers.npz alone
 
 
 @dataclass(frozen=True)
@@ -37,6 +41,7 @@ class Drawing:
         caption: what is shown and what to look for.
         alt: the picture in words.
         figure: matplotlib's.
+        numbers: what is drawn, as arrays by name.
     """
 
     name: str
@@ -44,6 +49,7 @@ class Drawing:
     caption: str
     alt: str
     figure: Figure
+    numbers: dict[str, NDArray[Any]] = field(default_factory=dict)
 
 
 def new_figure(height: float) -> Figure:
@@ -89,7 +95,7 @@ def one_line(text: str, length: int) -> str:
 
 
 def save(drawings: Sequence[Drawing], skipped: Sequence[FigureEntry], out: Path) -> list[FigureEntry]:
-    """Write the drawings as PNG into the folder `out`, and figures.json beside them.
+    """Write the drawings as PNG and SVG into the folder `out`, with figures.json and their numbers beside them.
 
     Args:
         drawings: what was drawn.
@@ -103,17 +109,39 @@ def save(drawings: Sequence[Drawing], skipped: Sequence[FigureEntry], out: Path)
     for drawing in drawings:
         file = f"{drawing.name}.png"
         files.write_bytes(out / file, png(drawing.figure))
+        files.write_bytes(out / f"{drawing.name}.svg", svg(drawing.figure))
         entries.append(FigureEntry(drawing.title, file, drawing.caption, drawing.alt))
     entries += skipped
     values = [{name: text for name, text in asdict(entry).items() if text} for entry in entries]
     files.write_json(out / "figures.json", values)
+    _save_numbers({name: array for drawing in drawings for name, array in drawing.numbers.items()}, out)
     return entries
+
+
+def _save_numbers(arrays: dict[str, NDArray[Any]], out: Path) -> None:
+    """All arrays as numbers.npz, without pickle; and the smaller ones as numbers.json."""
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, allow_pickle=False, **arrays)
+    files.write_bytes(out / "numbers.npz", buffer.getvalue())
+    small = {name: array.tolist() for name, array in arrays.items() if array.size <= MOST_IN_JSON}
+    shapes = {name: list(array.shape) for name, array in arrays.items()}
+    files.write_json(out / "numbers.json", {"shapes": shapes, "arrays": small})
 
 
 def png(figure: Figure) -> bytes:
     """The figure as a PNG; the same figure gives the same bytes."""
+    return _saved(figure, "png", {"Software": None})
+
+
+def svg(figure: Figure) -> bytes:
+    """The figure as an SVG with letters as outlines; the same figure gives the same bytes."""
+    with matplotlib.rc_context({"svg.hashsalt": "vitlab", "svg.fonttype": "path"}):
+        return _saved(figure, "svg", {"Date": None, "Creator": None})
+
+
+def _saved(figure: Figure, format: str, metadata: dict[str, None]) -> bytes:
     buffer = io.BytesIO()
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph .* missing from")  # names are the user's
-        figure.savefig(buffer, format="png", metadata={"Software": None}, facecolor=PANEL)
+        figure.savefig(buffer, format=format, metadata=metadata, facecolor=PANEL)
     return buffer.getvalue()

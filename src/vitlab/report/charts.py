@@ -22,11 +22,13 @@ class Chart:
         title: what is shown.
         svg: the drawing.
         legend: for each line its number, name and last value.
+        note: what to know and what to look for, where that is not plain.
     """
 
     title: str
     svg: Markup
     legend: tuple[tuple[int, str, str], ...]
+    note: str = ""
 
 
 @dataclass(frozen=True)

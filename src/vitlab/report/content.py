@@ -10,6 +10,7 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError, model_validator
 from pydantic.dataclasses import dataclass as validated
 
 from vitlab.errors import UserError, unknown_name
+from vitlab.recipes.configs import ModelConfig, ResNetConfig, ViTConfig
 from vitlab.recipes.schema import Recipe, from_toml
 from vitlab.report.metrics import Series, series_of
 
@@ -118,6 +119,7 @@ class Part:
         recipe: the same as a value.
         environment: what the results depend on beside the recipe.
         series: the training curves by metric.
+        config: the trained model's shape; none where there is no model.
     """
 
     name: str
@@ -128,6 +130,7 @@ class Part:
     recipe_text: str
     recipe: Recipe | None
     environment: dict[str, Any]
+    config: ModelConfig | None = None
 
 
 @dataclass(frozen=True)
@@ -189,6 +192,7 @@ def _read_part(path: Path) -> Part:
         recipe_text=recipe_text,
         recipe=from_toml(recipe_text, str(path / "recipe.toml")) if _is_run(path) else None,
         environment=_read_environment(path / "environment.json"),
+        config=_read_config(path / "model" / "config.json"),
     )
 
 
@@ -215,6 +219,20 @@ def _read_picture(folder: Path, entry: FigureEntry) -> Picture:
 
 def _read_environment(path: Path) -> dict[str, Any]:
     return _read_json(path, TypeAdapter(dict[str, Any])) if path.exists() else {}
+
+
+def _read_config(path: Path) -> ModelConfig | None:
+    if not path.exists():
+        return None
+    value = _read_json(path, TypeAdapter(dict[str, Any]))
+    kinds: dict[Any, type[ViTConfig] | type[ResNetConfig]] = {"vit": ViTConfig, "resnet": ResNetConfig}
+    kind, fields = kinds.get(value.get("model")), value.get("config")
+    if kind is None or not isinstance(fields, dict):
+        raise UserError(f"{path} describes no model that is known here: save the model again")
+    try:
+        return kind(**fields)
+    except (UserError, TypeError) as error:
+        raise UserError(f"{path}: {error}") from None
 
 
 def _read_series(path: Path) -> tuple[Series, ...]:

@@ -74,6 +74,7 @@ def draw_rollout(model: Model, images_BHWC: NDArray[np.uint8], images_BCHW: Tens
         "picture means that the model takes from everywhere alike.",
         f"{count} images, each beside a heat map of attention over it and the image dimmed by that map.",
         figure,
+        {"attention_rollout": rollout_Brc.numpy()},
     )
 
 
@@ -109,8 +110,8 @@ def draw_predictions(
         UserError: the model has no head, or the names are not as many as its classes.
     """
     count = min(len(images_BHWC), PREDICTED_IMAGES)
-    probabilities_BK = _probabilities(model, images_BCHW[:count])
-    class_names = _class_names(model, classes, probabilities_BK.shape[1])
+    probabilities_BK = probabilities_of(model, images_BCHW[:count])
+    class_names = class_names_of(model, classes, probabilities_BK.shape[1])
     picture, gap = 1.05, 0.16
     total = count * (picture + gap) - gap + 2 * MARGIN
     figure = new_figure(total)
@@ -135,10 +136,12 @@ def draw_predictions(
         "about a wrong class is not.",
         f"{count} images in a column, each with bars for its most probable classes.{known}",
         figure,
+        {"probabilities": probabilities_BK},
     )
 
 
-def _probabilities(model: Model, images_BCHW: Tensor) -> NDArray[np.float64]:
+def probabilities_of(model: Model, images_BCHW: Tensor) -> NDArray[np.float64]:
+    """The probabilities of all classes, (batch, classes)."""
     if not model.config.num_classes:
         raise NotApplicable("predictions: the model has no head; give one that was trained on classes")
     with inspecting(model):
@@ -147,7 +150,8 @@ def _probabilities(model: Model, images_BCHW: Tensor) -> NDArray[np.float64]:
     return probabilities_BK
 
 
-def _class_names(model: Model, classes: Sequence[str] | None, count: int) -> Sequence[str]:
+def class_names_of(model: Model, classes: Sequence[str] | None, count: int) -> Sequence[str]:
+    """The names of `count` classes: those given, else the model's, else numbers."""
     names = classes if classes is not None else model.classes
     if names is None:
         return [f"class {index}" for index in range(count)]

@@ -32,6 +32,9 @@ from vitlab.report.canvas import (
 )
 from vitlab.report.content import FigureEntry
 from vitlab.report.examples import draw_predictions, draw_rollout
+from vitlab.report.extremes import draw_extremes
+from vitlab.report.heads import draw_heads
+from vitlab.report.steps import draw_steps
 
 MOST_TILES = 16  # of position similarity, along a side
 
@@ -69,11 +72,17 @@ def draw_inspection(
         raise UserError(f"{counts}: give as many of each, and at least one")
     pictures: list[tuple[str, Callable[[], Drawing]]] = [
         ("Predictions", lambda: draw_predictions(model, shown_BHWC, images_BCHW, names, labels, classes)),
+        ("From image to tokens", lambda: draw_steps(model, shown_BHWC[0])),
         ("Attention rollout", lambda: draw_rollout(model, shown_BHWC, images_BCHW, names)),
+        ("Attention by layer and head", lambda: draw_heads(model, shown_BHWC[0], images_BCHW[:1])),
         ("Attention distance", lambda: draw_distance(model, images_BCHW)),
         ("Position similarity", lambda: draw_positions(model)),
         ("Embedding filters", lambda: draw_filters(model)),
     ]
+    if labels is not None:
+        known = labels
+        extremes = lambda: draw_extremes(model, shown_BHWC, images_BCHW, known, classes)  # noqa: E731
+        pictures.insert(1, ("Best and worst predictions", extremes))
     drawings, skipped = [], []
     for title, draw in pictures:
         try:
@@ -113,6 +122,7 @@ def draw_filters(model: Model, components: int = 28) -> Drawing:
         "the filters are still close to their random start.",
         f"A grid of {count} small colour patterns, {columns} in a row.",
         figure,
+        {"embedding_filters": filters_KHWC},
     )
 
 
@@ -155,6 +165,7 @@ def draw_positions(model: Model) -> Drawing:
         f"A grid of {len(kept_rows)} by {len(kept_columns)} small heat maps of cosine similarity, from "
         f"{similarity.min():.2f} to 1.",
         figure,
+        {"position_similarity": similarity},
     )
 
 
@@ -191,6 +202,7 @@ def draw_distance(model: Model, images_BCHW: Tensor) -> Drawing:
         f"A scatter plot of {layers} layers with {heads} heads each; mean distances go from {distances_LH.min():.1f} "
         f"to {distances_LH.max():.1f} pixels; evenly spread attention would be at {even:.1f}.",
         figure,
+        {"attention_distance": distances_LH},
     )
 
 

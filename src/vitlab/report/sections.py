@@ -9,7 +9,10 @@ from typing import Any
 
 from vitlab.recipes.schema import Recipe
 from vitlab.report.charts import Chart, charts_of, is_accuracy, words
+from vitlab.report.comparison import comparison
+from vitlab.report.confusion import confusion_charts
 from vitlab.report.content import FigureEntry, Folder, Headline, Part, Picture, Table
+from vitlab.report.ledger import ledger
 from vitlab.report.metrics import Series
 
 
@@ -51,14 +54,15 @@ def page_of(folders: Sequence[Folder]) -> Page:
     if len(folders) == 1:
         folder = folders[0]
         return _journey_page(folder) if folder.runs or folder.journey else _run_page(folder.own)
-    sections = [section for folder in folders for section in _chapter(folder)]
+    every = [part for folder in folders for part in (folder.own, *folder.runs)]
+    sections = [_side_by_side(every), *(section for folder in folders for section in _chapter(folder))]
     return Page(f"{len(folders)} results side by side", "", (), _anchored(sections))
 
 
 def _run_page(part: Part) -> Page:
     sections = [
-        Section("Results", tables=part.tables),
-        Section("Training", charts=tuple(charts_of(part.series))),
+        Section("Results", tables=part.tables, charts=confusion_charts(part.tables)),
+        Section("Training", charts=tuple(charts_of(part.series)), tables=_costs(part)),
         Section("Pictures", pictures=part.pictures, skipped=part.skipped),
         Section("How to repeat it", facts=_facts(part), recipe=part.recipe_text, environment=part.environment),
     ]
@@ -69,7 +73,8 @@ def _journey_page(folder: Folder) -> Page:
     own, journey = folder.own, folder.journey
     headline = _headline(own)
     sections = [
-        Section("Results", tables=own.tables),
+        *([] if journey else [_side_by_side(folder.runs)]),
+        Section("Results", tables=own.tables, charts=confusion_charts(own.tables)),
         *(_run_section(run, words(run.name), headline=_headline(run) if headline else ()) for run in folder.runs),
         Section("Pictures", pictures=own.pictures, skipped=own.skipped),
         Section("Environment", environment=own.environment),
@@ -104,13 +109,22 @@ def _run_section(run: Part, title: str, *, headline: tuple[Headline, ...]) -> Se
         lead=_lead(run),
         facts=_facts(run),
         headline=headline,
-        tables=run.tables,
-        charts=tuple(charts_of(run.series)),
+        tables=(*run.tables, *_costs(run)),
+        charts=(*charts_of(run.series), *confusion_charts(run.tables)),
         pictures=run.pictures,
         skipped=run.skipped,
         recipe=run.recipe_text,
         environment=run.environment,
     )
+
+
+def _side_by_side(parts: Sequence[Part]) -> Section:
+    return Section("Side by side", tables=comparison(parts))
+
+
+def _costs(part: Part) -> tuple[Table, ...]:
+    table = ledger(part)
+    return () if table is None else (table,)
 
 
 def _anchored(sections: Sequence[Section]) -> tuple[Section, ...]:

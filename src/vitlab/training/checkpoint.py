@@ -1,130 +1,198 @@
-"""Checkpoints: safetensors files and a JSON manifest with their hashes, written aside and renamed into place.
+"""Checkpoints of a run's state: what is saved comes back bit for bit, on any number of processes.
 
-A checkpoint is a folder `step-N` that is whole or absent. Loading takes the newest one whose hashes are right and
-says which ones it passed over. No pickle is read or written.
+Loading takes the newest checkpoint whose hashes are right and says which ones it passed over.
 """
 
-import hashlib
 import json
 import logging
-import shutil
-from dataclasses import dataclass
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
-from safetensors.torch import load, save
-from torch import Tensor, nn
+from torch import Tensor
 
 from vitlab import files
 from vitlab.errors import UserError
-from vitlab.training.optimizers import PolyakAverage
+from vitlab.runtime import Runtime, sums
+from vitlab.training import checkpoint_files as disk
+from vitlab.training.state import TrainingState
 
-VERSION = 1
-MANIFEST = "manifest.json"
 log = logging.getLogger(__name__)
+Snapshot = dict[str, dict[str, Tensor]]
 
 
-@dataclass(frozen=True)
-class TrainingState:
-    """Everything that a step changes. Order and augmentation are functions of the step, so this is all there is."""
+def snapshot(state: TrainingState, rank: int, room: Snapshot) -> Snapshot:
+    """What this process has to write, on the host, as it is now: training may go on while it is written.
 
-    model: nn.Module
-    optimizer: torch.optim.Optimizer
-    average: PolyakAverage | None
+    Args:
+        state: of this process.
+        rank: the first process writes what all have alike; pieces are written by who has them.
+        room: of an earlier snapshot, that is written already; its memory is used again where the device is a GPU.
+    """
+    taken: Snapshot = {}
+    for kind, tensors in state.tensors().items():
+        own = {name: value for name, value in tensors.items() if _is_mine(state, name, value, rank)}
+        taken[kind] = {name: _on_host(value, room.get(kind, {}).get(name)) for name, value in own.items()}
+    if any(value.is_cuda for value in state.weights.values()):
+        torch.cuda.current_stream().synchronize()
+    return taken
 
 
-def save_checkpoint(folder: Path, step: int, state: TrainingState, *, keep: int = 2) -> Path:
-    """Write `folder/step-N` for the state after `step` updates, then drop all but the newest `keep`."""
-    final = folder / f"step-{step:08d}"
-    contents = {"model": _cpu(state.model.state_dict()), "optimizer": _optimizer_tensors(state)}
-    if state.average is not None:
-        contents["average"] = _cpu(state.average.sums)
+def _is_mine(state: TrainingState, name: str, value: Tensor, rank: int) -> bool:
+    return rank == 0 if state.piece(name, value) is None else value.numel() > 0
+
+
+def _on_host(value: Tensor, room: Tensor | None) -> Tensor:
+    value = value.detach()
+    if not value.is_cuda:
+        return value.to("cpu", copy=True).contiguous()
+    if room is None:
+        room = torch.empty(value.shape, dtype=value.dtype, pin_memory=True)
+    return room.copy_(value, non_blocking=True)
+
+
+def write_part(checkpoints: Path, step: int, taken: Snapshot, state: TrainingState, runtime: Runtime) -> dict[str, Any]:
+    """Write this process's files of a checkpoint aside; returns their entries for the manifest."""
+    aside = disk.aside_of(checkpoints, step)
+    aside.mkdir(parents=True, exist_ok=True)
+    suffix = f"-{runtime.rank + 1:05d}-of-{runtime.ranks:05d}" if state.pieces else ""
+    entries = {}
+    for kind, tensors in taken.items():
+        if tensors:
+            entry = disk.write_tensors(aside / f"{kind}{suffix}.safetensors", tensors)
+            found = {name: state.piece(name, value) for name, value in tensors.items()}
+            pieces = {name: [piece.first, piece.rows_of_whole] for name, piece in found.items() if piece is not None}
+            entries[f"{kind}{suffix}.safetensors"] = {"kind": kind, **entry, "pieces": pieces}
+    if state.pieces:
+        files.write_json(aside / f"files{suffix}.json", entries)
+    return entries
+
+
+def collected(checkpoints: Path, step: int) -> dict[str, Any]:
+    """The entries of all processes' files, once all have written theirs."""
+    entries: dict[str, Any] = {}
+    for path in sorted(disk.aside_of(checkpoints, step).glob("files-*.json")):
+        entries |= json.loads(path.read_text(encoding="utf-8"))
+        path.unlink()
+    return entries
+
+
+def manifest(step: int, state: TrainingState, ranks: int) -> dict[str, Any]:
+    """What a checkpoint's manifest says beside its files; to be taken together with the snapshot."""
     updates = state.average.updates if state.average is not None else 0
-    with files.folder_aside(final) as aside:
-        entries = {}
-        for name, tensors in contents.items():
-            data = save(tensors)
-            (aside / f"{name}.safetensors").write_bytes(data)
-            entries[f"{name}.safetensors"] = {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
-        manifest = {"version": VERSION, "step": step, "average_updates": updates, "files": entries}
-        (aside / MANIFEST).write_text(json.dumps(manifest, indent=2))
-    for old in _newest_first(folder)[keep:]:
-        shutil.rmtree(old, ignore_errors=True)
+    progress = state.progress.as_dict()
+    return {"version": disk.VERSION, "step": step, "ranks": ranks, "average_updates": updates, "progress": progress}
+
+
+def save_checkpoint(checkpoints: Path, step: int, state: TrainingState, runtime: Runtime, *, keep: int = 2) -> Path:
+    """Write the state after `step` updates, and wait for it: of a run of one process, or of whole weights.
+
+    `saving.Saver` does the same beside training.
+    """
+    assert not state.pieces
+    about = manifest(step, state, runtime.ranks)
+    entries = write_part(checkpoints, step, snapshot(state, 0, {}), state, runtime)
+    final = disk.commit(checkpoints, step, {**about, "files": entries})
+    disk.drop_old(checkpoints, keep, [state.progress.best_step])
     return final
 
 
-def load_newest(folder: Path, state: TrainingState) -> int:
-    """Bring `state` to the newest readable checkpoint of `folder`; returns its step, 0 if there is none."""
-    candidates = _newest_first(folder)
+def load_newest(checkpoints: Path, state: TrainingState, runtime: Runtime) -> int:
+    """Bring `state` to the newest readable checkpoint; returns its step, 0 if there is none.
+
+    All processes must take part, and take the same one.
+
+    Raises:
+        UserError: checkpoints are there and none is readable, or one is of another version, model or averaging.
+    """
+    candidates = disk.newest_first(checkpoints)
     for candidate in candidates:
-        try:
-            manifest, tensors = _read(candidate)
-        except UserError:
-            raise
-        except (OSError, ValueError, KeyError) as error:
-            log.warning("checkpoint %s is not readable (%s); trying the one before", candidate.name, error)
-            continue
-        _restore(manifest, tensors, state, candidate)
-        return int(manifest["step"])
+        about = _readable(candidate, runtime)
+        if about is not None:
+            restore(candidate, about, state)
+            if about["ranks"] != runtime.ranks and runtime.is_first:
+                log.warning(
+                    "%d processes go on with what %d wrote: the same samples follow, and weights agree up to rounding",
+                    runtime.ranks, about["ranks"],
+                )  # fmt: skip
+            return int(about["step"])
     if candidates:
-        raise UserError(f"no checkpoint in {folder} is readable; start anew with another --out")
+        raise UserError(f"no checkpoint in {checkpoints} is readable; start anew with another --out")
     return 0
 
 
-def _read(folder: Path) -> tuple[dict[str, int], dict[str, dict[str, Tensor]]]:
-    manifest = json.loads((folder / MANIFEST).read_text())
-    if manifest["version"] != VERSION:
-        raise UserError(f"checkpoint {folder} is of version {manifest['version']}; this vitlab reads version {VERSION}")
-    tensors = {}
-    for name, entry in manifest["files"].items():
-        path = folder / Path(name).name
-        if path.stat().st_size != entry["bytes"]:
-            raise ValueError(f"{name} has {path.stat().st_size} bytes, not {entry['bytes']}")
-        data = path.read_bytes()
-        if hashlib.sha256(data).hexdigest() != entry["sha256"]:
-            raise ValueError(f"{name} does not have its hash")
-        tensors[path.stem] = load(data)
-    return manifest, tensors
+def load_step(checkpoints: Path, step: int, state: TrainingState) -> None:
+    """Bring `state` to the checkpoint of a step, which must be there and whole."""
+    folder = disk.folder_of(checkpoints, step)
+    try:
+        restore(folder, disk.read_manifest(folder), state)
+    except (OSError, ValueError, KeyError) as error:
+        raise UserError(f"the best checkpoint, {folder}, is not readable ({error})") from None
 
 
-def _restore(
-    manifest: dict[str, int], tensors: dict[str, dict[str, Tensor]], state: TrainingState, where: Path
-) -> None:
-    own = {name: value.shape for name, value in state.model.state_dict().items()}
-    theirs = {name: value.shape for name, value in tensors["model"].items()}
-    if own != theirs:
-        raise UserError(f"checkpoint {where} is of another model; start anew with another --out")
-    if (state.average is None) != ("average" not in tensors):
-        raise UserError(f"checkpoint {where} was made with another setting of averaging; start anew with another --out")
-    state.model.load_state_dict(tensors["model"])
-    _restore_optimizer(state, tensors["optimizer"])
-    if state.average is not None:
-        state.average.updates = int(manifest["average_updates"])
-        for name, value in state.average.sums.items():
-            value.copy_(tensors["average"][name])
+def _readable(folder: Path, runtime: Runtime) -> dict[str, Any] | None:
+    """The manifest, where all files have their hashes; each process reads a share of them."""
+    about, problem = None, ""
+    try:
+        about = disk.read_manifest(folder)
+        for name in sorted(about["files"])[runtime.rank :: runtime.ranks]:
+            disk.check_file(folder / Path(name).name, about["files"][name])
+    except UserError:
+        raise
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        problem = str(error)
+        log.warning("checkpoint %s is not readable (%s); trying the one before", folder.name, problem)
+    [problems] = sums(runtime, [bool(problem)])
+    return about if not problems else None
 
 
-def _optimizer_tensors(state: TrainingState) -> dict[str, Tensor]:
-    return {
-        f"{name}|{key}": value.detach().cpu().contiguous()
-        for name, parameter in state.model.named_parameters()
-        for key, value in state.optimizer.state.get(parameter, {}).items()
-        if isinstance(value, Tensor)
-    }
+def restore(folder: Path, about: Mapping[str, Any], state: TrainingState) -> None:
+    """Overwrite `state` by a checkpoint.
+
+    Raises:
+        UserError: it is of another model, or of another setting of averaging.
+    """
+    kinds = {entry["kind"] for entry in about["files"].values()}
+    stored = {kind: disk.StoredTensors(folder, kind, about["files"]) for kind in kinds}
+    own = {name: _whole_shape(state, name, value) for name, value in state.weights.items()}
+    if own != stored["model"].shapes:
+        raise UserError(f"checkpoint {folder} is of another model; start anew with another --out")
+    if (state.average is None) != ("average" not in kinds):
+        raise UserError(f"checkpoint {folder} has another setting of averaging; start anew with another --out")
+    with torch.no_grad():
+        for name, weight in state.weights.items():
+            weight.copy_(_rows(stored["model"], name, state, weight))
+        _restore_optimizer(state, stored.get("optimizer"))
+        if state.average is not None:
+            state.average.updates = int(about["average_updates"])
+            for name, value in state.average.sums.items():
+                value.copy_(_rows(stored["average"], name, state, value))
+    state.progress.restore(about["progress"])
 
 
-def _restore_optimizer(state: TrainingState, tensors: dict[str, Tensor]) -> None:
-    parameters = dict(state.model.named_parameters())
-    for full_name, value in tensors.items():
+def _whole_shape(state: TrainingState, name: str, value: Tensor) -> tuple[int, ...]:
+    piece = state.piece(name, value)
+    return tuple(value.shape) if piece is None else (piece.rows_of_whole, *value.shape[1:])
+
+
+def _rows(stored: disk.StoredTensors, name: str, state: TrainingState, like: Tensor) -> Tensor:
+    """This process's rows of a stored tensor that has the shape of the weight `like`."""
+    piece = state.piece(name, like)
+    rows = like.shape[0] if like.dim() else 0
+    if piece is not None and not rows:
+        return torch.empty_like(like)
+    return stored.read(name, piece.first if piece else 0, rows)
+
+
+def _restore_optimizer(state: TrainingState, stored: disk.StoredTensors | None) -> None:
+    for weight in state.weights.values():
+        state.optimizer.state.pop(weight, None)
+    if stored is None:
+        return
+    for full_name, shape in stored.shapes.items():
         name, _, key = full_name.partition("|")
-        parameter = parameters[name]
+        weight = state.weights[name]
+        value = _rows(stored, full_name, state, weight) if shape else stored.read(full_name, 0, 0)
         # Adam's step counter is a float32 scalar; it lives beside its parameter when the update is fused.
-        state.optimizer.state[parameter][key] = value.to(parameter.device)
-
-
-def _cpu(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    return {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
-
-
-def _newest_first(folder: Path) -> list[Path]:
-    return sorted((path for path in folder.glob("step-*") if path.is_dir()), reverse=True)
+        state.optimizer.state[weight][key] = value.to(weight.device)

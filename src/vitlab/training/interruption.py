@@ -16,15 +16,34 @@ class Interrupted(Exception):
         self.exit_code = EXIT_CODES.get(signal.Signals(signal_number), 128 + signal_number)
 
 
+class BrokenOff(Exception):
+    """A signal came inside `StopRequest.breaking_off`."""
+
+
 class StopRequest:
-    """The signal that came, if any. The handler only notes it."""
+    """The signal that came, if any. The handler only notes it, but where work may be broken off."""
 
     def __init__(self) -> None:
         self.signal: int | None = None
+        self._may_break_off = False
 
     def note(self, signal_number: int, frame: FrameType | None) -> None:
         """The signal handler."""
         self.signal = signal_number
+        if self._may_break_off:
+            self._may_break_off = False
+            raise BrokenOff
+
+    @contextmanager
+    def breaking_off(self) -> Iterator[None]:
+        """Inside, a signal ends the work at once by `BrokenOff`: for work that changes nothing, such as evaluation."""
+        if self.signal is not None:
+            raise BrokenOff
+        try:
+            self._may_break_off = True
+            yield
+        finally:
+            self._may_break_off = False
 
 
 @contextmanager

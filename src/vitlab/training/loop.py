@@ -1,31 +1,58 @@
 """The one training loop. A run is a recipe; pretraining and fine-tuning differ only in its values."""
 
-import time
-from collections.abc import Callable, Sequence
-from contextlib import nullcontext
-from dataclasses import dataclass, field
-
-from torch import Tensor
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass, replace
 
 from vitlab import weights
 from vitlab.data import loader
+from vitlab.data.loader import Batch
+from vitlab.data.mixing import check_ranks
+from vitlab.data.prefetch import prefetched
 from vitlab.data.sources import Source
+from vitlab.errors import UserError
 from vitlab.models.build import Model
 from vitlab.recipes.preprocessing import Preprocessing
 from vitlab.recipes.schema import Recipe
 from vitlab.runtime import Runtime, seeded
-from vitlab.training.checkpoint import TrainingState, load_newest, save_checkpoint
-from vitlab.training.interruption import Interrupted, watching
-from vitlab.training.optimizers import PolyakAverage, build_optimizer, learning_rate
-from vitlab.training.progress import Display, Moment
+from vitlab.training import checkpoint, memory, parallel, sinks
+from vitlab.training.agreement import Agreement
+from vitlab.training.checkpoint_files import remove_debris
+from vitlab.training.divergence import Diverged, FiniteWatch, TrainingFailed
+from vitlab.training.interruption import Interrupted, StopRequest, watching
+from vitlab.training.judging import Hook, is_over, judge
+from vitlab.training.meter import Meter
+from vitlab.training.optimizers import learning_rate
+from vitlab.training.parallel import Replica
+from vitlab.training.parts import Cutter
+from vitlab.training.progress import Display
 from vitlab.training.run_directory import RunDirectory
-from vitlab.training.step import Diverged, StepResult, update
+from vitlab.training.saving import Saver
+from vitlab.training.state import TrainingState, start
+from vitlab.training.step import set_learning_rate, update
 
-Hook = Callable[[int, Model], dict[str, float]]
+__all__ = ["Hook", "TrainingFailed", "train"]
 
 
-class TrainingFailed(Exception):
-    """Training went wrong on its own: the loss or a gradient stopped being a number."""
+@dataclass(frozen=True, eq=False)
+class _Course:
+    """What the steps of one run share."""
+
+    recipe: Recipe
+    runtime: Runtime
+    total: int
+    cutter: Cutter
+    replica: Replica
+    state: TrainingState
+    run: RunDirectory
+    display: Display
+    hooks: Sequence[Hook]
+    sink: sinks.Sink
+    request: StopRequest
+    saver: Saver
+    agreement: Agreement
+    meter: Meter
+    finite: FiniteWatch
 
 
 def train(
@@ -41,132 +68,191 @@ def train(
 ) -> Model:
     """Train `model` by `recipe` from the newest checkpoint of `run`, or from the start.
 
+    Where several processes are one run, all call this alike, and each learns from its share of every batch.
+
     Args:
         recipe: every choice of the run.
         model: (batch, 3, height, width) -> (batch, classes); changed in place.
         preprocessing: what the model's images go through.
         source: the training images.
         run: where checkpoints, numbers and the finished model go.
-        runtime: device and precision.
+        runtime: device, precision and processes.
         display: what a person sees meanwhile.
-        hooks: called with (step, model) every `recipe.evaluate_every` steps and at the end, on the weights that are
-            kept (the average, where there is one); what they return is logged.
+        hooks: called in the first process with (step, model) every `recipe.evaluate_every` steps and at the end, on
+            the weights that are kept (the average, where there is one); what they return is logged. Where that has a
+            "validation_top1", the weights of the highest one are kept.
 
     Returns:
-        The model with the weights that are kept.
+        The model with the weights that are kept; in the first process at least.
 
     Raises:
-        TrainingFailed: the loss or a gradient is not a number; the newest checkpoint is whole.
+        TrainingFailed: the loss or a gradient is not a number, or memory ran out; the newest checkpoint is whole.
         Interrupted: SIGINT or SIGTERM came; the state is saved.
+        UserError: an image cannot be read, or a checkpoint not be written.
     """
+    runtime = replace(runtime, compute=runtime.compute_of(recipe.scale.precision))
+    _check_shares(recipe, runtime)
     model.to(runtime.device)
-    average = PolyakAverage(model, recipe.averaging) if recipe.averaging else None
-    state = TrainingState(model, build_optimizer(model, recipe.optimizer), average)
+    parts = memory.parts_of_a_batch(recipe, model, runtime)
+    replica = parallel.spread(model, recipe.scale, runtime)
+    state = start(replica, recipe)
+    first = checkpoint.load_newest(run.checkpoints, state, runtime)
+    if runtime.is_first:
+        remove_debris(run.checkpoints)
+        run.forget_after(first)
     total = recipe.total_steps(len(source))
-    first = load_newest(run.checkpoints, state)
-    run.forget_after(first)
+    with (
+        watching() as request,
+        Saver(run.checkpoints, state, runtime, recipe.scale.keep) as saver,
+        sinks.opened(recipe, run.path, first, wanted=runtime.is_first) as sink,
+        closing(_batches(recipe, preprocessing, source, runtime, first, total)) as batches,
+    ):
+        course = _Course(
+            recipe, runtime, total, Cutter(recipe, preprocessing, len(source.classes), runtime, parts),
+            replica, state, run, display, hooks, sink, request, saver,
+            Agreement(runtime, request, saver), Meter(model, runtime, total), FiniteWatch(source, runtime),
+        )  # fmt: skip
+        replica.model.train()
+        try:
+            done = _steps(course, batches, first)
+        except Diverged:
+            course.agreement.settle()  # the checkpoint that is under way is good, and comes into place
+            raise
+        _save_and_leave_if_asked(course, done)
+        course.agreement.settle()
+        if runtime.is_first and (advice := course.meter.advice()):
+            display.say(advice)
+    return _finish(course, model)
+
+
+def _check_shares(recipe: Recipe, runtime: Runtime) -> None:
+    size, ranks = recipe.batch_size, runtime.ranks
+    if size % ranks:
+        lower, upper = size // ranks * ranks, -(-size // ranks) * ranks
+        near = f"{lower} or {upper}" if lower else str(upper)
+        raise UserError(f"a batch of {size} cannot be shared out to {ranks} processes: set batch_size to {near}")
+    if recipe.augmentation.mixes:
+        check_ranks(size, ranks)
+
+
+def _batches(
+    recipe: Recipe, preprocessing: Preprocessing, source: Source, runtime: Runtime, first: int, total: int
+) -> Generator[Batch]:
+    """The batches from a step on, in a form that can be closed early."""
     batches = loader.training_batches(
         source, preprocessing, recipe.augmentation,
         batch_size=recipe.batch_size, seed=recipe.seed, first_step=first, steps=total,
+        workers=recipe.data.workers, rank=runtime.rank, ranks=runtime.ranks, bad_images=recipe.data.bad_images,
+        order=recipe.data.order, pin_memory=runtime.device.type == "cuda",
     )  # fmt: skip
-    meter = _Meter(images_per_step=recipe.batch_size)
-    with watching() as request:
-        for step, batch in enumerate(batches, start=first + 1):
-            rate = learning_rate(recipe.schedule, recipe.optimizer.learning_rate, step, total)
-            images_BCHW = loader.normalise(batch.images_BHWC, preprocessing, runtime.device)
-            result = _one_step(recipe, state, runtime, step, rate, images_BCHW, batch)
-            meter.add(result)
-            at_end = step == total
-            if at_end or step % recipe.log_every == 0:
-                _report(run, display, meter.read(step, rate))
-            if at_end or (recipe.evaluate_every and step % recipe.evaluate_every == 0):
-                _run_hooks(hooks, step, model, average, run, display)
-                meter.restart_clock()
-            stopping = request.signal is not None
-            if at_end or stopping or (recipe.checkpoint_every and step % recipe.checkpoint_every == 0):
-                save_checkpoint(run.checkpoints, step, state)
-            if request.signal is not None and not at_end:
-                raise Interrupted(request.signal, step)
-    return _finish(model, average, run)
+    yield from prefetched(batches, runtime.device)
 
 
-def _one_step(
-    recipe: Recipe,
-    state: TrainingState,
-    runtime: Runtime,
-    step: int,
-    rate: float,
-    images_BCHW: Tensor,
-    batch: loader.Batch,
-) -> StepResult:
-    state.model.train()
-    for group in state.optimizer.param_groups:
-        group["lr"] = rate
-    try:
-        with seeded(recipe.seed, "step", step):
-            result = update(
-                state.model, state.optimizer, images_BCHW, batch.labels_B.to(runtime.device),
-                objective=recipe.objective, clip_norm=recipe.optimizer.clip_norm, runtime=runtime,
-            )  # fmt: skip
-    except Diverged as error:
-        samples = ", ".join(map(str, batch.indices_B.tolist()[:8]))
-        raise TrainingFailed(
-            f"step {step}: {error}; images {samples}, ... of the training set; nothing was changed by this step. "
-            "Try a lower optimizer.learning_rate or a longer schedule.warmup_steps"
-        ) from None
+def _steps(course: _Course, batches: Iterator[Batch], first: int) -> int:
+    """All steps, until the end or a request to stop; returns the last one done."""
+    recipe, progress, total = course.recipe, course.state.progress, course.total
+    if first and _due(first, recipe.evaluate_every, total) and progress.evaluated < first:
+        _evaluate(course, first)  # a signal had broken it off
+    done = first
+    for batch, agreed in course.agreement.over(batches):
+        if agreed.signal is not None or is_over(progress, recipe.scale):
+            break
+        done = batch.step + 1
+        _count_skipped(course, batch, agreed.skipped)
+        _learn(course, done, batch, agreed.rows)
+        if _due(done, recipe.log_every, total):
+            _report(course, done)
+        if _due(done, recipe.evaluate_every, total):
+            _evaluate(course, done)
+        if _due(done, recipe.checkpoint_every, total) or progress.best_step == done:
+            _save(course, done)
+    return done
+
+
+def _count_skipped(course: _Course, batch: Batch, skipped_by_all: int) -> None:
+    progress = course.state.progress
+    if batch.skipped and not progress.skipped_images:
+        course.display.say(f"left out: {batch.skipped[0]}; others like it are counted")
+    progress.skipped_images += skipped_by_all
+
+
+def _due(step: int, every: int, total: int) -> bool:
+    return step == total or (every > 0 and step % every == 0)
+
+
+def _learn(course: _Course, step: int, batch: Batch, rows_of_all: int) -> None:
+    """One update, from this process's share of a batch."""
+    recipe, state, runtime = course.recipe, course.state, course.runtime
+    if not rows_of_all:
+        state.progress.skipped_steps += 1
+        return
+    set_learning_rate(state.optimizer, _rate(course, step))
+    # Each process draws its own dropout; a run of one draws as it always did.
+    purpose = ("step", step) if runtime.ranks == 1 else ("step", step, "rank", runtime.rank)
+    with memory.shortage_told(recipe, runtime, step), seeded(recipe.seed, *purpose):
+        result = update(
+            course.replica, state.optimizer, course.cutter.parts(batch), rows_of_all,
+            objective=recipe.objective, clip_norm=recipe.optimizer.clip_norm, runtime=runtime,
+        )  # fmt: skip
+    course.finite.note(step, batch, result)
+    course.meter.add(result, batch.waited)
     if state.average is not None:
-        state.average.update(state.model)
-    return result
+        state.average.update(state.weights)
 
 
-def _run_hooks(
-    hooks: Sequence[Hook],
-    step: int,
-    model: Model,
-    average: PolyakAverage | None,
-    run: RunDirectory,
-    display: Display,
-) -> None:
-    for hook in hooks:
-        with average.lent_to(model) if average is not None else nullcontext():
-            numbers = hook(step, model)
-        run.log(step=step, **numbers)
-        display.say(f"step {step}: " + "  ".join(f"{name} {value:.4g}" for name, value in numbers.items()))
+def _rate(course: _Course, step: int) -> float:
+    return learning_rate(course.recipe.schedule, course.recipe.optimizer.learning_rate, step, course.total)
 
 
-def _report(run: RunDirectory, display: Display, moment: Moment) -> None:
-    run.log(
-        step=moment.step, loss=moment.loss, accuracy=moment.accuracy, learning_rate=moment.learning_rate,
-        images_per_second=moment.images_per_second,
-    )  # fmt: skip
-    display.show(moment)
+def _report(course: _Course, step: int) -> None:
+    course.finite.settle()
+    moment = course.meter.read(step, _rate(course, step))
+    skipped = course.state.progress.skipped_images
+    _log(course, step, {**moment.numbers(), **({"skipped_images": skipped} if skipped else {})})
+    if course.runtime.is_first:
+        course.display.show(moment)
 
 
-def _finish(model: Model, average: PolyakAverage | None, run: RunDirectory) -> Model:
-    if average is not None and average.updates:
-        average.give_to(model)
-    weights.save_model(model, run.model)
-    return model
+def _evaluate(course: _Course, step: int) -> None:
+    course.finite.settle()
+    numbers = judge(course.hooks, step, course.replica, course.state, course.request, course.runtime)
+    if numbers:
+        _log(course, step, numbers)
+        course.display.say(f"step {step}: " + "  ".join(f"{name} {value:.4g}" for name, value in numbers.items()))
+    course.meter.restart_clock()
 
 
-@dataclass
-class _Meter:
-    """Means over the steps since the last reading. Reading waits for the device, so it is not done every step."""
+def _log(course: _Course, step: int, numbers: dict[str, float]) -> None:
+    if course.runtime.is_first:
+        course.run.log(**{"step": step, **numbers})
+        course.sink(step, numbers)
 
-    images_per_step: int
-    results: list[StepResult] = field(default_factory=list)
-    since: float = field(default_factory=time.perf_counter)
 
-    def add(self, result: StepResult) -> None:
-        self.results.append(result)
+def _save(course: _Course, step: int) -> None:
+    course.finite.settle()
+    course.agreement.settle()
+    course.saver.begin(step)
 
-    def restart_clock(self) -> None:
-        self.since = time.perf_counter()
 
-    def read(self, step: int, rate: float) -> Moment:
-        loss = sum(float(result.loss) for result in self.results) / len(self.results)
-        accuracy = sum(float(result.accuracy) for result in self.results) / len(self.results)
-        now = time.perf_counter()
-        moment = Moment(step, loss, accuracy, len(self.results) * self.images_per_step / (now - self.since), rate)
-        self.results, self.since = [], now
-        return moment
+def _save_and_leave_if_asked(course: _Course, done: int) -> None:
+    """Raises Interrupted where a signal came before all was done."""
+    progress = course.state.progress
+    number = course.agreement.ask().signal
+    is_last = done == course.total or is_over(progress, course.recipe.scale)
+    if number is None or (is_last and progress.evaluated == done):
+        return
+    if course.saver.newest != done and done:
+        _save(course, done)
+    course.agreement.settle()
+    raise Interrupted(number, done)
+
+
+def _finish(course: _Course, model: Model) -> Model:
+    """The plain model with the weights that are kept, saved."""
+    state, runtime = course.state, course.runtime
+    if state.progress.best_step:
+        checkpoint.load_step(course.run.checkpoints, state.progress.best_step, state)
+    finished = parallel.give_whole(course.replica, state.kept_weights(), runtime) or model
+    if runtime.is_first:
+        weights.save_model(finished, course.run.model)
+    return finished

@@ -7,18 +7,33 @@ from torch import Tensor
 from vitlab.recipes.schema import ObjectivePart
 
 
-def loss(logits_BK: Tensor, labels_B: Tensor, objective: ObjectivePart) -> Tensor:
-    """Mean loss per image, a float32 scalar.
+def loss(logits_BK: Tensor, targets: Tensor, objective: ObjectivePart) -> Tensor:
+    """Mean loss per image, a float32 scalar; see `total`."""
+    return total(logits_BK, targets, objective) / len(logits_BK)
 
-    Softmax cross-entropy (paper: section 4.1, fine-tuning), or sigmoid cross-entropy summed over the classes and
-    averaged over images (the pretraining on ImageNet-21k and JFT). Label smoothing s gives the true class
-    1 - s + s / K and the others s / K.
+
+def total(logits_BK: Tensor, targets: Tensor, objective: ObjectivePart) -> Tensor:
+    """Summed loss of the images, a float32 scalar: sums of parts of a batch add up to the whole batch's.
+
+    Softmax cross-entropy (paper: section 4.1, fine-tuning), or sigmoid cross-entropy summed over the classes (the
+    pretraining on ImageNet-21k and JFT). Label smoothing s turns a target t into t (1 - s) + s / K.
+
+    Args:
+        logits_BK: of any precision; they are judged in float32.
+        targets: int64 classes (B,), or the shares of the classes (B, K), as mixed images have them.
+        objective: the kind of loss, and its smoothing.
     """
     logits_BK = logits_BK.float()
     if objective.loss == "softmax":
-        return F.cross_entropy(logits_BK, labels_B, label_smoothing=objective.label_smoothing)
+        return F.cross_entropy(logits_BK, targets, reduction="sum", label_smoothing=objective.label_smoothing)
     classes = logits_BK.shape[-1]
-    targets_BK = F.one_hot(labels_B, classes).to(torch.float32)
+    targets_BK = targets if targets.is_floating_point() else F.one_hot(targets, classes).to(torch.float32)
     if objective.label_smoothing:
         targets_BK = targets_BK * (1 - objective.label_smoothing) + objective.label_smoothing / classes
-    return F.binary_cross_entropy_with_logits(logits_BK, targets_BK, reduction="none").sum(-1).mean()
+    return F.binary_cross_entropy_with_logits(logits_BK, targets_BK, reduction="sum")
+
+
+def hits(logits_BK: Tensor, targets: Tensor) -> Tensor:
+    """How many images get their class right, an int64 scalar; of mixed images, their largest share."""
+    labels_B = targets.argmax(-1) if targets.is_floating_point() else targets
+    return (logits_BK.argmax(-1) == labels_B).sum()

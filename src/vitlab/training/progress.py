@@ -4,7 +4,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
@@ -14,13 +14,40 @@ SECONDS_BETWEEN_LINES = 10.0
 
 @dataclass(frozen=True)
 class Moment:
-    """The numbers worth seeing at a step."""
+    """The numbers worth seeing at a step: means since the last ones.
+
+    Attributes:
+        step: updates done.
+        loss, accuracy: of the training images, each before it was learned from.
+        images_per_second: of all processes.
+        learning_rate: of the step.
+        data_wait: share of the time in which training waited for images.
+        memory_bytes: taken by tensors on a GPU, by the process elsewhere.
+        seconds_left: at this speed.
+        mfu: share of the devices' bfloat16 peak that the model's own arithmetic takes; none where no peak is known.
+    """
 
     step: int
     loss: float
     accuracy: float
     images_per_second: float
     learning_rate: float
+    data_wait: float = 0.0
+    memory_bytes: int = 0
+    seconds_left: float = 0.0
+    mfu: float | None = None
+
+    def numbers(self) -> dict[str, float]:
+        """As they are logged; what is not known is left out."""
+        return {name: value for name, value in asdict(self).items() if value is not None}
+
+    def words(self) -> str:
+        """As they are shown."""
+        mfu = "" if self.mfu is None else f"  mfu {self.mfu:.0%}"
+        return (
+            f"loss {self.loss:.3f}  acc {self.accuracy:.1%}  lr {self.learning_rate:.2g}  "
+            f"{self.images_per_second:,.0f} img/s{mfu}  wait {self.data_wait:.0%}  {self.memory_bytes / 1e9:.1f} GB"
+        )
 
 
 class Display:
@@ -39,41 +66,44 @@ class _Bar(Display):
         self.task = task
 
     def show(self, moment: Moment) -> None:
-        numbers = f"loss {moment.loss:.3f}  acc {moment.accuracy:.1%}  {moment.images_per_second:,.0f} img/s"
-        self.progress.update(self.task, completed=moment.step, numbers=numbers)
+        self.progress.update(self.task, completed=moment.step, numbers=moment.words())
 
     def say(self, text: str) -> None:
         self.progress.console.print(text, highlight=False, markup=False)
 
 
 class _Lines(Display):
-    def __init__(self, title: str, total: int, first: int) -> None:
+    def __init__(self, title: str, total: int) -> None:
         self.title = title
         self.total = total
-        self.first = first
-        self.begun = self.last = time.monotonic()
+        self.last = time.monotonic()
 
     def show(self, moment: Moment) -> None:
         now = time.monotonic()
         if now - self.last < SECONDS_BETWEEN_LINES and moment.step < self.total:
             return
         self.last = now
-        left = (now - self.begun) / max(1, moment.step - self.first) * (self.total - moment.step)
         self.say(
-            f"{self.title}: step {moment.step}/{self.total}  loss {moment.loss:.3f}  acc {moment.accuracy:.1%}  "
-            f"{moment.images_per_second:,.0f} img/s  {left:.0f} s left"
+            f"{self.title}: step {moment.step}/{self.total}  {moment.words()}  {duration(moment.seconds_left)} left"
         )
 
     def say(self, text: str) -> None:
         print(text, file=sys.stderr, flush=True)
 
 
+def duration(seconds: float) -> str:
+    """A time as a person says it, such as "40 s", "12 min" or "3.5 h"."""
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
+
+
 @contextmanager
-def display(title: str, total: int, first: int = 0) -> Iterator[Display]:
+def display(title: str, total: int) -> Iterator[Display]:
     """A live bar if stderr is a terminal, else a plain line every some seconds."""
     console = Console(stderr=True)
     if not console.is_terminal:
-        yield _Lines(title, total, first)
+        yield _Lines(title, total)
         return
     columns = (
         TextColumn("{task.description}"),
@@ -83,5 +113,5 @@ def display(title: str, total: int, first: int = 0) -> Iterator[Display]:
         TimeRemainingColumn(),
     )
     with Progress(*columns, console=console) as progress:
-        task = progress.add_task(title, total=total, completed=first, numbers="")
+        task = progress.add_task(title, total=total, numbers="")
         yield _Bar(progress, task)

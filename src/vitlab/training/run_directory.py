@@ -3,6 +3,7 @@
 recipe.toml  environment.json  metrics.jsonl  checkpoints/step-N/  model/  results/*.json  figures/  report.html
 """
 
+import errno
 import fcntl
 import json
 import os
@@ -15,9 +16,11 @@ from typing import Any
 
 from vitlab import files
 from vitlab.errors import UserError
+from vitlab.recipes.scale import ELASTIC
 from vitlab.recipes.schema import Recipe, from_toml, to_toml
 
 RECIPE = "recipe.toml"
+ENVIRONMENT = "environment.json"
 LOCK = "run.lock"
 
 
@@ -44,13 +47,14 @@ class RunDirectory:
 
     def log(self, **numbers: float) -> None:
         """Append one line to metrics.jsonl."""
-        with (self.path / "metrics.jsonl").open("a", encoding="utf-8") as lines:
+        with told(self.path), (self.path / "metrics.jsonl").open("a", encoding="utf-8") as lines:
             lines.write(json.dumps(numbers) + "\n")
 
     def forget_after(self, step: int) -> None:
         """Drop the lines of metrics.jsonl that a resume from `step` will write again, and a torn last one."""
         kept = [line for line in read_metrics(self.path) if line["step"] <= step]
-        files.write_text(self.path / "metrics.jsonl", "".join(json.dumps(line) + "\n" for line in kept))
+        with told(self.path):
+            files.write_text(self.path / "metrics.jsonl", "".join(json.dumps(line) + "\n" for line in kept))
 
 
 def read_metrics(run: Path) -> list[dict[str, Any]]:
@@ -67,6 +71,20 @@ def read_metrics(run: Path) -> list[dict[str, Any]]:
 
 
 @contextmanager
+def told(path: Path) -> Iterator[None]:
+    """A disk that is full, or cannot be written to, is a mistake to be told in one line."""
+    try:
+        yield
+    except OSError as error:
+        free = ""
+        if error.errno == errno.ENOSPC:
+            free = f" ({shutil.disk_usage(path).free / 1e6:,.0f} MB are free)"
+        raise UserError(
+            f"cannot write to {path}: {error.strerror or error}{free}; make room, or choose another --out"
+        ) from None
+
+
+@contextmanager
 def open_run(
     path: Path, recipe: Recipe, *, data: str, environment: dict[str, Any], resume: bool
 ) -> Iterator[RunDirectory]:
@@ -76,7 +94,7 @@ def open_run(
 
     Args:
         path: the directory.
-        recipe: the resolved recipe; a resumed run must have the same.
+        recipe: the resolved recipe; a resumed run must have the same, but for how it is carried out (`ELASTIC`).
         data: fingerprint of the training set; a resumed run must have the same.
         environment: what the result depends on beside the recipe.
         resume: go on with what stands there; otherwise the directory must be new or empty.
@@ -86,12 +104,14 @@ def open_run(
     lock = _take_lock(path)
     try:
         fresh = not (path / RECIPE).exists()
+        _remove_debris(path)
         if not fresh and not resume:
             raise UserError(f"{path} holds a run already: go on with it by --resume, or choose another --out")
         with _removed_if_nothing_was_saved(path) if fresh else nullcontext():
             if fresh:
-                files.write_json(path / "environment.json", {**environment, "data": data})
-                files.write_text(path / RECIPE, to_toml(recipe))
+                with told(path):
+                    files.write_json(path / ENVIRONMENT, {**environment, "data": data})
+                    files.write_text(path / RECIPE, to_toml(recipe))
             else:
                 _check_same(path, recipe, data)
             yield RunDirectory(path)
@@ -100,7 +120,21 @@ def open_run(
 
 
 def _is_run_or_empty(path: Path) -> bool:
-    return (path / RECIPE).exists() or all(entry.name == LOCK for entry in path.iterdir())
+    """A run, nothing yet, or what a process left that was killed while it made the folder."""
+    begun = {LOCK, ENVIRONMENT}
+    return (path / RECIPE).exists() or all(entry.name in begun or _is_debris(entry) for entry in path.iterdir())
+
+
+def _is_debris(entry: Path) -> bool:
+    """Whether it is a half-written file or folder of ours; see `vitlab.files`."""
+    ours = (ENVIRONMENT, RECIPE, "metrics.jsonl", "model")
+    return entry.suffix in (".part", ".old") and entry.name.startswith(tuple(f".{name}." for name in ours))
+
+
+def _remove_debris(path: Path) -> None:
+    for entry in path.iterdir():
+        if _is_debris(entry):
+            shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
 
 
 def _take_lock(path: Path) -> int:
@@ -130,12 +164,18 @@ def _removed_if_nothing_was_saved(path: Path) -> Iterator[None]:
 
 def _check_same(path: Path, recipe: Recipe, data: str) -> None:
     stored = from_toml((path / RECIPE).read_text(encoding="utf-8"), str(path / RECIPE))
-    changed = _first_difference(stored.model_dump(), recipe.model_dump(), "")
+    changed = _first_difference(_fixed(stored), _fixed(recipe), "")
     if changed:
         raise UserError(f"cannot resume {path}: {changed}; use the same recipe, or another --out")
-    trained_on = json.loads((path / "environment.json").read_text(encoding="utf-8")).get("data")
+    trained_on = json.loads((path / ENVIRONMENT).read_text(encoding="utf-8")).get("data")
     if trained_on != data:
         raise UserError(f"cannot resume {path}: the training images changed since it began; use another --out")
+
+
+def _fixed(recipe: Recipe) -> dict[str, Any]:
+    values = recipe.model_dump()
+    values["scale"] = {key: value for key, value in values["scale"].items() if key not in ELASTIC}
+    return values
 
 
 def _first_difference(stored: dict[str, Any], given: dict[str, Any], prefix: str) -> str:

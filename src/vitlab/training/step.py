@@ -1,52 +1,101 @@
 """One update of the weights, free of input and output."""
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from vitlab.recipes.schema import ObjectivePart
-from vitlab.runtime import Runtime
-from vitlab.training import objectives
+from vitlab.runtime import Runtime, sum_on_device
+from vitlab.training import objectives, parallel
+from vitlab.training.parallel import Replica
 
-
-class Diverged(Exception):
-    """The loss or a gradient is not a number; the weights were left as they were before the step."""
+Part = tuple[Tensor, Tensor]  # normalised images (B, 3, height, width), and targets (B,) or (B, K)
+Parts = Sequence[Callable[[], Part]]  # made one after the other, when their turn comes
 
 
 @dataclass(frozen=True)
 class StepResult:
-    """What one update shows: loss and accuracy on its batch before the update, and the gradients' global norm."""
+    """What one update shows of this process's images, before the update.
+
+    Attributes:
+        loss: summed over the images.
+        hits: how many were named rightly.
+        rows: how many images there were.
+        gradient_norm: of the whole gradient, before clipping.
+        finite: whether loss and gradients of all processes are numbers; where not, no weight has moved.
+    """
 
     loss: Tensor
-    accuracy: Tensor
+    hits: Tensor
+    rows: int
     gradient_norm: Tensor
+    finite: Tensor
 
 
 def update(
-    model: nn.Module,
+    replica: Replica,
     optimizer: torch.optim.Optimizer,
-    images_BCHW: Tensor,
-    labels_B: Tensor,
+    parts: Parts,
+    rows_of_all: int,
     *,
     objective: ObjectivePart,
     clip_norm: float,
     runtime: Runtime,
 ) -> StepResult:
-    """Forward, backward, clip by global norm, step.
+    """Forward and backward of every part, clip by global norm, step.
 
-    Raises:
-        Diverged: before the weights move, if the loss or a gradient is NaN or infinite.
+    Args:
+        replica: the model; its weights move.
+        optimizer: of the replica's weights.
+        parts: this process's images in pieces that go one after the other; an empty part takes part in exchanges.
+        rows_of_all: images of all processes together: each counts the same, wherever it is.
+        objective: what is minimised.
+        clip_norm: largest norm of the gradient; 0 does not clip.
+        runtime: the processes, and the precision.
     """
     optimizer.zero_grad(set_to_none=True)
-    with runtime.autocast():
-        logits_BK = model(images_BCHW)
-    loss = objectives.loss(logits_BK, labels_B, objective)
-    loss.backward()  # type: ignore[no-untyped-call]
-    loss = loss.detach()
-    norm = torch.nn.utils.clip_grad_norm_(model.parameters(), clip_norm or float("inf"), foreach=True)
-    if not bool(torch.isfinite(loss) & torch.isfinite(norm)):
-        raise Diverged(f"loss {float(loss):g}, gradient norm {float(norm):g}")
-    optimizer.step()
-    accuracy = (logits_BK.detach().argmax(-1) == labels_B).float().mean()
-    return StepResult(loss, accuracy, norm)
+    loss, hits, rows = _backward(replica, parts, rows_of_all, objective, runtime)
+    gradients = parallel.collect_gradients(replica)
+    norm = parallel.global_norm(replica, gradients, runtime)
+    if clip_norm:
+        torch.nn.utils.clip_grads_with_norm_(replica.weights.values(), clip_norm, norm, foreach=True)
+    wrong = ~(torch.isfinite(loss) & torch.isfinite(norm))
+    finite = sum_on_device(runtime, wrong.float()) == 0
+    _move(optimizer, finite)
+    return StepResult(loss, hits, rows, norm, finite)
+
+
+def _backward(
+    replica: Replica, parts: Parts, rows_of_all: int, objective: ObjectivePart, runtime: Runtime
+) -> tuple[Tensor, Tensor, int]:
+    losses, hits, rows = [], [], 0
+    for number, part in enumerate(parts, start=1):
+        images_BCHW, targets = part()
+        with parallel.without_exchange(replica, last=number == len(parts)):
+            with runtime.autocast():
+                logits_BK = replica.model(images_BCHW)
+            loss = objectives.total(logits_BK, targets, objective)
+            # Gradients of the processes are averaged, hence the factor: each image weighs 1 / rows_of_all.
+            (loss * (runtime.ranks / rows_of_all)).backward()  # type: ignore[no-untyped-call]
+        losses.append(loss.detach())
+        hits.append(objectives.hits(logits_BK.detach(), targets))
+        rows += len(images_BCHW)
+    return torch.stack(losses).sum(), torch.stack(hits).sum(), rows
+
+
+def _move(optimizer: torch.optim.Optimizer, finite: Tensor) -> None:
+    """Step where all is finite. On CUDA the device itself decides, so that the host need not wait to know."""
+    if finite.is_cuda:
+        optimizer.found_inf = (~finite).float()  # type: ignore[attr-defined]
+        optimizer.grad_scale = None  # type: ignore[attr-defined]
+        optimizer.step()
+    elif bool(finite):
+        optimizer.step()
+
+
+def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
+    """For all weights, from the next step on."""
+    for group in optimizer.param_groups:
+        group["lr"] = rate

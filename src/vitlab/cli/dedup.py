@@ -1,0 +1,235 @@
+"""`vitlab dedup --train SOURCE --test SOURCE`: copies of test images in a training set, and a list without them."""
+
+import csv
+import hashlib
+import io
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Literal
+
+import numpy as np
+import torch
+import typer
+from numpy.typing import NDArray
+
+from vitlab import files, weights
+from vitlab.cli import options
+from vitlab.cli.output import Cell, ResultTable, percent, show, store
+from vitlab.cli.progress import counting
+from vitlab.data.catalog import open_source
+from vitlab.data.clean_list import write_clean_list
+from vitlab.data.copy_search import Embedding, Found, Search, check_search, join, read_references, run_blocks
+from vitlab.data.duplicates import DETECTORS, Pair, later_copies, parse_thresholds
+from vitlab.data.pair_sheet import Shown, pair_sheet
+from vitlab.data.signatures import Signatures, why_unreadable
+from vitlab.data.sources import Source
+from vitlab.errors import UserError
+from vitlab.evaluation.fewshot import features_of
+from vitlab.runtime import choose
+
+DEFAULT_OUT = Path("runs/dedup")
+SHOWN_OF_EACH = 16  # pairs of each detector on the sheet
+
+app = options.new_app()
+
+
+@app.command()
+def dedup(
+    train: Annotated[str, typer.Option("--train", metavar="SOURCE", help="The images that you want to train on.")],
+    test: Annotated[
+        list[str] | None,
+        typer.Option("--test", metavar="SOURCE", help="Images to test on; may be given again. Without it, copies "
+                     "within the training images are looked for."),
+    ] = None,
+    method: Annotated[
+        Literal["hash", "embedding", "both"],
+        typer.Option("--method", help="hash: small pictures are compared. embedding: a model's features. Exact copies "
+                     "are always found."),
+    ] = "hash",
+    model: Annotated[
+        str | None, typer.Option("--model", metavar="MODEL", help="For embedding: whose features to compare.")
+    ] = None,
+    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="The folder for what is found.")] = DEFAULT_OUT,
+    thresholds: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="NAME=VALUE", help="near=1.0: largest distance of small pictures. radius=10: "
+                     "bits in which candidates' hashes may differ. cosine=0.95: smallest similarity of features."),
+    ] = None,
+    rank: Annotated[int | None, typer.Option("--rank", min=0, help="Do only this share of the work, and stop.")] = None,
+    ranks: Annotated[int, typer.Option("--ranks", min=1, help="Into how many shares the work is cut.")] = 1,
+    bad_images: options.BadImagesOption = "refuse",
+    device: options.DeviceOption = "auto",
+    as_json: options.JsonOption = False,
+) -> None:  # fmt: skip
+    """Find training images that repeat test images, and write a clean list that training accepts."""
+    if rank is not None and rank >= ranks:
+        raise UserError(f"--rank {rank}: with --ranks {ranks} there are the shares 0 to {ranks - 1}")
+    limits = parse_thresholds(thresholds or [])
+    sources = tuple(open_source(name, "test") for name in test or [])
+    embedding = _embedding(method, model, device)
+    near = method != "embedding"
+    search = Search(open_source(train, "train"), sources, near, embedding, limits, out / "parts", bad_images)
+    check_search(search)
+    references = _read(search)
+    with counting("training images", len(search.train)) as progress:
+        images = run_blocks(search, references, progress, rank=rank or 0, ranks=1 if rank is None else ranks)
+    if rank is not None:
+        show(_share_table(search, rank, ranks, images), as_json=as_json)
+        return
+    found = join(search)
+    table = _write(search, found, references, out)
+    show(table, as_json=as_json)
+
+
+def _read(search: Search) -> Signatures:
+    total = sum(map(len, search.references))
+    with counting("test images" if search.tests else "images", total) as progress:
+        return read_references(search, progress)
+
+
+def _embedding(method: str, model: str | None, device: str) -> Embedding | None:
+    if method == "hash":
+        if model is not None:
+            raise UserError(f"--model {model}: only --method embedding and --method both use a model")
+        return None
+    if model is None:
+        raise UserError(f"--method {method} compares a model's features: name one with --model MODEL")
+    loaded, runtime = weights.load_model(model), choose(device)
+    digest = hashlib.sha256(str(loaded.preprocessing).encode())
+    for name, tensor in loaded.state_dict().items():
+        digest.update(name.encode())
+        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+
+    def features(source: Source) -> NDArray[np.float32]:
+        return features_of(loaded, source, loaded.preprocessing, runtime)[0]
+
+    return Embedding(f"{digest.hexdigest()} {runtime.compute}", features, runtime.device)
+
+
+def _share_table(search: Search, rank: int, ranks: int, images: int) -> ResultTable:
+    return ResultTable(
+        f"Share {rank} of {ranks} of {search.train.name}",
+        ["", "images"],
+        [["compared", images], ["of", len(search.train)]],
+        notes=["When every share is done, run the same command without --rank: it joins them."],
+        numbers={"rank": rank, "ranks": ranks, "compared": images, "images": len(search.train)},
+    )
+
+
+def _write(search: Search, found: Found, references: Signatures, out: Path) -> ResultTable:
+    """Writes the list of pairs, the sheet, the clean list and the table."""
+    removed = sorted({pair.train for pair in found.pairs}) if search.tests else later_copies(found.pairs)
+    table = _table(search, found, references, removed, out)
+    files.write_bytes(out / "duplicates.csv", _csv(search, found.pairs).encode(errors="surrogateescape"))
+    (out / "pairs.png").unlink(missing_ok=True)
+    if found.pairs:
+        _draw(search, found.pairs, out / "pairs.png")
+    reason = {
+        "tests": [{"source": test.name, "fingerprint": test.fingerprint} for test in search.tests],
+        "near": search.near,
+        "embedding": None if search.embedding is None else search.embedding.key,
+        "thresholds": asdict(search.thresholds),
+    }
+    write_clean_list(out / "clean.json", search.train, removed, reason)
+    store(table, out / "results" / "dedup.json")
+    return table
+
+
+def _table(search: Search, found: Found, references: Signatures, removed: Sequence[int], out: Path) -> ResultTable:
+    """Test images that are in the training set: by test set, and by the surest detector that found each."""
+    rows: list[list[Cell]] = []
+    numbers: dict[str, object] = {}
+    start = 0
+    for source in search.references:
+        mine = [pair for pair in found.pairs if start <= pair.test < start + len(source)]
+        surest_by_image: dict[int, int] = {}
+        for pair in mine:
+            image, sureness = pair.test if search.tests else pair.train, DETECTORS.index(pair.detector)
+            surest_by_image[image] = min(sureness, surest_by_image.get(image, sureness))
+        counts = Counter(surest_by_image.values())
+        by_detector = {name: counts[number] for number, name in enumerate(DETECTORS)}
+        share = percent(len(surest_by_image) / len(source))
+        rows.append([source.name, len(source), *by_detector.values(), len(surest_by_image), share])
+        bad = int((~references["readable"][start : start + len(source)]).sum()) if search.tests else 0
+        numbers[source.name] = {
+            "images": len(source), "copied": len(surest_by_image), "by_detector": by_detector,
+            "pairs": len(mine), "skipped": bad,
+        }  # fmt: skip
+        start += len(source)
+    what = "Test images" if search.tests else "Images"
+    numbers |= {"train": {"images": len(search.train), "removed": len(removed), "skipped": len(found.unreadable)}}
+    return ResultTable(
+        title=f"{what} that are also in {search.train.name}" if search.tests else f"Copies within {search.train.name}",
+        summary="Each image is counted once, under the surest detector that found it.",
+        columns=["test set" if search.tests else "set", "images", *DETECTORS, "together", "share"],
+        rows=rows,
+        notes=_notes(search, found, references, len(removed), out),
+        numbers=numbers,
+    )
+
+
+def _notes(search: Search, found: Found, references: Signatures, removed: int, out: Path) -> list[str]:
+    notes = []
+    if search.tests:
+        bad = np.flatnonzero(~references["readable"]).tolist()
+        notes += _skipped(*_place(search, bad[0]), len(bad)) if bad else []
+    if found.unreadable:
+        notes += _skipped(search.train, found.unreadable[0], len(found.unreadable))
+    images = f"{len(search.train):,} training images"
+    if not found.pairs:
+        return [*notes, f"Nothing to remove: none of the {images} is a copy."]
+    return [
+        *notes,
+        f"Look at {out / 'pairs.png'}; every pair is in {out / 'duplicates.csv'}.",
+        f"{removed:,} of the {images} are to be left out: train with --set data.exclude={out / 'clean.json'}",
+    ]
+
+
+def _skipped(source: Source, index: int, count: int) -> list[str]:
+    return [f"skipped {count:,} {'image' if count == 1 else 'images'} of {source.name}; the first is "
+            f"{why_unreadable(source, index)}"]  # fmt: skip
+
+
+def _place(search: Search, number: int) -> tuple[Source, int]:
+    """The test set, and the index in it, of an image numbered through all of them."""
+    for source in search.references:
+        if number < len(source):
+            return source, number
+        number -= len(source)
+    raise AssertionError(number)
+
+
+def _csv(search: Search, pairs: Sequence[Pair]) -> str:
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(
+        ["train_index", "train_image", "test_set", "test_index", "test_image", "detector", "distance", "mirrored"]
+    )
+    for pair in pairs:
+        source, index = _place(search, pair.test)
+        writer.writerow([
+            pair.train, search.train.key(pair.train), source.name, index, source.key(index), pair.detector,
+            f"{pair.distance:.4f}", "yes" if pair.mirrored else "no",
+        ])  # fmt: skip
+    return text.getvalue()
+
+
+def _draw(search: Search, pairs: Sequence[Pair], path: Path) -> None:
+    """The least sure pairs of each detector, the least sure detector's first: those are worth a look."""
+    shown: list[Shown] = []
+    for detector in reversed(DETECTORS):
+        mine = sorted((pair for pair in pairs if pair.detector == detector), key=lambda pair: -pair.distance)
+        for pair in mine[:SHOWN_OF_EACH]:
+            source, index = _place(search, pair.test)
+            distance = "" if detector in ("file", "pixels") else f" {pair.distance:.2f}"
+            shown.append(Shown(
+                (search.train, pair.train), (source, index),
+                f"{detector}{distance}{', mirrored' if pair.mirrored else ''}",
+            ))  # fmt: skip
+    right = "test images" if search.tests else "the earlier image"
+    title = f"{len(shown):,} of {len(pairs):,} pairs, the least sure first: left training images, right {right}"
+    picture = io.BytesIO()
+    pair_sheet(title, shown).save(picture, format="PNG")
+    files.write_bytes(path, picture.getvalue())

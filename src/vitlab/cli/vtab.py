@@ -1,0 +1,112 @@
+"""`vitlab vtab MODEL`: the 19 tasks of VTAB-1k."""
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from vitlab.cli import options
+from vitlab.cli.output import Cell, ResultTable, percent, show, store
+from vitlab.cli.training import exit_code
+from vitlab.errors import UserError
+from vitlab.evaluation import vtab
+from vitlab.evaluation.vtab import Settings, TaskResult
+from vitlab.recipes.vtab import TASKS, VtabTask
+from vitlab.runtime import choose
+from vitlab.training.interruption import Interrupted
+from vitlab.training.loop import TrainingFailed
+
+app = options.new_app()
+
+
+@app.command("vtab")
+def run_vtab(
+    model: options.ModelArgument,
+    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Where everything goes; run again, it goes on.")],
+    data: Annotated[
+        Path | None,
+        typer.Option(
+            "--data", metavar="DIR", help="A folder with one for each task; else $VITLAB_DATA/vtab, or the hub."
+        ),
+    ] = None,
+    tasks: Annotated[str, typer.Option("--tasks", help="Names separated by commas; all 19 if not given.")] = "",
+    linear: Annotated[bool, typer.Option("--linear", help="Least squares on frozen features, no fine-tuning.")] = False,
+    rates: Annotated[
+        str, typer.Option("--learning-rates", help="Separated by commas; of several the best of 200 images is taken.")
+    ] = "0.01",
+    steps: options.StepsOption = None,
+    seed: options.SeedOption = None,
+    changes: options.SetOption = None,
+    device: options.DeviceOption = "auto",
+    as_json: options.JsonOption = False,
+) -> None:
+    """Accuracy of MODEL on VTAB-1k: each task is learned from 1,000 images, in 2,500 steps, then tested."""
+    assignments = [*(changes or [])]
+    assignments += [f"steps={steps}"] if steps is not None else []
+    assignments += [f"seed={seed}"] if seed is not None else []
+    settings = Settings(str(model), linear, _rates(rates), tuple(assignments))
+    chosen = vtab.chosen_tasks([name.strip() for name in tasks.split(",") if name.strip()])
+    runtime = choose(device)
+    vtab.open_folder(out, settings)
+    results: dict[str, TaskResult] = {}
+    for task in chosen:
+        done = vtab.finished(out, task)
+        if done is None:
+            try:
+                with vtab.released_if_empty(out):
+                    done = vtab.run_task(task, vtab.source_of(task, data), settings, out, runtime)
+            except (Interrupted, TrainingFailed) as end:
+                print(f"vitlab: {out / task.name}: {end}; the same command goes on", file=sys.stderr)
+                raise typer.Exit(exit_code(end)) from None
+        results[task.name] = done
+        print(f"{task.label}: {percent(done.accuracy)} of {done.images:,}", file=sys.stderr, flush=True)
+    table = _table(results, settings)
+    store(table, out / "results" / "vtab.json")
+    show(table, as_json=as_json)
+
+
+def _rates(text: str) -> tuple[float, ...]:
+    try:
+        found = tuple(dict.fromkeys(float(word) for word in text.split(",")))
+    except ValueError:
+        found = ()
+    if not found or not all(0 < rate < 1e3 for rate in found):
+        raise UserError(f"--learning-rates {text}: write numbers above 0 separated by commas, such as 0.003,0.01")
+    return found
+
+
+def _table(results: dict[str, TaskResult], settings: Settings) -> ResultTable:
+    rows = [_row(task, results[task.name]) for task in TASKS if task.name in results]
+    groups, score = vtab.group_means(results), vtab.mean(results)
+    for group, share in groups.items():
+        rows.append([f"mean of {group}", group, None, percent(share), None, None])
+    if score is not None:
+        rows.append(["mean of 19 tasks", None, None, percent(score), None, None])
+    trials = sum(len(result.trials) for result in results.values())
+    updates = sum(result.tuning_steps for result in results.values())
+    what = "penalties of least squares" if settings.linear else "learning rates"
+    tuned = f"Tuning: {trials} trials of {what}, {updates:,} updates, on 800 and 200 images."
+    return ResultTable(
+        title=f"VTAB-1k of {Path(settings.model).name}, {'linear' if settings.linear else 'fine-tuned'}",
+        summary="Each task is learned from 1,000 images and tested on its whole test set.",
+        columns=["task", "group", "test images", "top-1", "95 % interval", "chosen"],
+        rows=rows,
+        notes=[tuned if trials else "Tuning: none; one setting for all tasks."],
+        headline=[] if score is None else [{"label": "VTAB-1k, 19 tasks", "value": f"{100 * score:.2f}", "unit": "%"}],
+        numbers={
+            "tasks": {name: result.accuracy for name, result in results.items()},
+            "groups": groups,
+            "mean": score,
+            "tuning": {"trials": trials, "updates": updates},
+            "chosen": {name: result.chosen for name, result in results.items()},
+        },
+    )
+
+
+def _row(task: VtabTask, result: TaskResult) -> list[Cell]:
+    low, high = result.interval
+    chosen = f"{result.chosen:g}"
+    return [
+        task.label, task.group, result.images, percent(result.accuracy), f"{100 * low:.1f} to {100 * high:.1f}", chosen
+    ]  # fmt: skip

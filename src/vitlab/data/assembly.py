@@ -1,0 +1,181 @@
+"""Fills batches with images by threads: what is in a batch is planned, who makes which row does not matter."""
+
+import os
+import sys
+from collections import deque
+from collections.abc import Callable, Generator, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from time import perf_counter
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from vitlab.data.images import RGB
+from vitlab.data.sources import Bad
+from vitlab.data.variation import Variation
+from vitlab.errors import UserError
+
+BATCHES_AHEAD = 2
+SMALLEST_CHUNK = 16  # fewer images than this are not worth handing to another thread
+
+
+@dataclass(frozen=True, eq=False)
+class Batch:
+    """Images on the host, before normalisation.
+
+    Attributes:
+        step: the batch's number; training batch s holds positions s * B .. (s + 1) * B - 1 of the endless
+            stream.
+        images_BHWC: uint8 RGB of the model's input size.
+        labels_B: int64 classes.
+        indices_B: int64 indices into the source.
+        epochs_B: int64 epoch of each sample; 0 in evaluation.
+        positions_B: int64 position of each row in the whole batch, which several ranks may share.
+        variations: what is still to be done to each image on the device (see `device_augment.vary_batch`); nothing,
+            unless augmentation is left to the device.
+        skipped: what was wrong with each image that was left out; the batch is smaller by as many, and nothing
+            takes their place.
+        waited: seconds for which the caller stood still until the batch was there.
+    """
+
+    step: int
+    images_BHWC: Tensor
+    labels_B: Tensor
+    indices_B: Tensor
+    epochs_B: Tensor
+    positions_B: Tensor
+    variations: tuple[Variation, ...] = ()
+    skipped: tuple[str, ...] = ()
+    waited: float = 0.0
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a batch is to hold, known before any image is read."""
+
+    step: int
+    indices_B: NDArray[np.int64]
+    epochs_B: NDArray[np.int64]
+    first_position: int = 0
+
+
+# (epoch, index) -> the image, and what is left to be done to it on the device
+Make = Callable[[int, int], tuple[RGB, Variation | None]]
+
+
+def default_workers() -> int:
+    """One thread for each processor that this process may use."""
+    return len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
+
+
+def assemble(
+    plans: Iterator[Plan],
+    make: Make,
+    labels_N: NDArray[np.int64],
+    size: tuple[int, int],
+    *,
+    workers: int | None = None,
+    bad_images: Bad = "refuse",
+    pin_memory: bool = False,
+) -> Generator[Batch]:
+    """One batch for each plan, in order; up to two more are being made meanwhile.
+
+    Args:
+        plans: which images.
+        make: (epoch, index) -> uint8 RGB of `size` and its variation, if that is left to the device; called from
+            several threads at once.
+        labels_N: label by index.
+        size: (height, width) of every image.
+        workers: threads; 0 makes the images in the caller's thread, None takes one a processor.
+        bad_images: "refuse" lets a UserError of `make` through, "skip" leaves the image out.
+        pin_memory: whether images are put where a CUDA device can fetch them by itself.
+    """
+    threads = default_workers() if workers is None else workers
+    pool = ThreadPoolExecutor(threads, thread_name_prefix="vitlab-data") if threads else None
+    waiting: deque[_Filling] = deque()
+    try:
+        for plan in plans:
+            images_BHWC = torch.empty((len(plan.indices_B), *size, 3), dtype=torch.uint8, pin_memory=pin_memory)
+            filling = _Filling(plan, images_BHWC, make, bad_images)
+            if pool is None:
+                yield filling.awaited(labels_N)
+                continue
+            filling.hand_to(pool, threads)
+            waiting.append(filling)
+            if len(waiting) > BATCHES_AHEAD:
+                yield waiting.popleft().awaited(labels_N)
+        while waiting:
+            yield waiting.popleft().awaited(labels_N)
+    finally:
+        if pool is not None:
+            pool.shutdown(wait=True, cancel_futures=True)
+
+
+class _Filling:
+    """A batch whose rows are being made."""
+
+    def __init__(self, plan: Plan, images_BHWC: Tensor, make: Make, bad_images: Bad) -> None:
+        self._plan = plan
+        self._images_BHWC = images_BHWC
+        self._make = make
+        self._skips = bad_images == "skip"
+        self._variations: dict[int, Variation] = {}  # by row; each row is written by one thread
+        self._parts: list[Future[dict[int, str]]] | None = None
+
+    def hand_to(self, pool: ThreadPoolExecutor, threads: int) -> None:
+        """Lets threads make the rows, each about as many."""
+        rows = len(self._images_BHWC)
+        size = max(SMALLEST_CHUNK, -(-rows // threads))
+        chunks = [range(start, min(start + size, rows)) for start in range(0, rows, size)]
+        self._parts = [pool.submit(self._fill, chunk) for chunk in chunks]
+
+    def awaited(self, labels_N: NDArray[np.int64]) -> Batch:
+        """The batch, once all of its rows are made; without the rows of bad images."""
+        start = perf_counter()
+        if self._parts is None:
+            bad = self._fill(range(len(self._images_BHWC)))
+        else:
+            bad = {row: reason for part in self._parts for row, reason in part.result().items()}
+        batch = Batch(
+            step=self._plan.step,
+            images_BHWC=self._images_BHWC,
+            labels_B=torch.from_numpy(labels_N[self._plan.indices_B]),
+            indices_B=torch.from_numpy(self._plan.indices_B),
+            epochs_B=torch.from_numpy(self._plan.epochs_B),
+            positions_B=self._plan.first_position + torch.arange(len(self._plan.indices_B)),
+            variations=tuple(self._variations[row] for row in sorted(self._variations)),
+            waited=perf_counter() - start,
+        )
+        return _without(batch, bad) if bad else batch
+
+    def _fill(self, rows: range) -> dict[int, str]:
+        """Makes some rows; returns the reason for each that could not be made."""
+        images_BHWC = self._images_BHWC.numpy()
+        bad: dict[int, str] = {}
+        for row in rows:
+            try:
+                image_HWC, variation = self._make(int(self._plan.epochs_B[row]), int(self._plan.indices_B[row]))
+                images_BHWC[row] = image_HWC
+                if variation is not None:
+                    self._variations[row] = variation
+            except UserError as error:
+                if not self._skips:
+                    raise
+                bad[row] = str(error)
+        return bad
+
+
+def _without(batch: Batch, bad: dict[int, str]) -> Batch:
+    kept_B = torch.tensor([row not in bad for row in range(len(batch.labels_B))])
+    return replace(
+        batch,
+        images_BHWC=batch.images_BHWC[kept_B],
+        labels_B=batch.labels_B[kept_B],
+        indices_B=batch.indices_B[kept_B],
+        epochs_B=batch.epochs_B[kept_B],
+        positions_B=batch.positions_B[kept_B],
+        skipped=tuple(bad[row] for row in sorted(bad)),
+    )

@@ -1,0 +1,175 @@
+"""Split manifests: which samples a split holds, in which order, each pinned by the SHA-256 of its bytes."""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic.dataclasses import dataclass as checked_dataclass
+
+from vitlab.data.selections import SelectedSource, select
+from vitlab.data.sources import Sample, Source
+from vitlab.errors import UserError
+from vitlab.files import write_text
+
+MAX_MANIFEST = 2**30
+Hash = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+
+
+@checked_dataclass(frozen=True, config=ConfigDict(extra="forbid", strict=True))
+class Manifest:
+    """A split, pinned.
+
+    Attributes:
+        data, split: what it divides and which part it is.
+        samples: (key, SHA-256 of the image's bytes) of each sample, in order; keys are those of `Source.key`.
+        sha256: over the samples, see `digest`.
+    """
+
+    data: str
+    split: str
+    samples: tuple[tuple[str, Hash], ...]
+    sha256: Hash
+    format: Literal["vitlab-split"] = "vitlab-split"
+    version: Literal[1] = 1
+
+
+_ADAPTER = TypeAdapter(Manifest)
+
+
+def digest(samples: Sequence[tuple[str, str]]) -> str:
+    """SHA-256 over the samples as compact JSON: what pins a whole split."""
+    text = json.dumps([list(sample) for sample in samples], ensure_ascii=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def make_manifest(source: Source, data: str, split: str) -> Manifest:
+    """A manifest of every sample of a source; each is read.
+
+    Raises:
+        UserError: a sample cannot be read.
+    """
+    samples = tuple(
+        (source.key(index), hashlib.sha256(source.read(index).data).hexdigest()) for index in range(len(source))
+    )
+    return Manifest(data, split, samples, digest(samples))
+
+
+def write_manifest(path: Path, manifest: Manifest) -> None:
+    """Writes a manifest as JSON, whole or not at all."""
+    write_text(path, _ADAPTER.dump_json(manifest).decode() + "\n")
+
+
+def read_manifest(path: Path, sha256: str | None = None) -> Manifest:
+    """Reads a manifest, and checks its hash.
+
+    Args:
+        path: the JSON file.
+        sha256: what its hash has to be, where that is known.
+
+    Raises:
+        UserError: it is missing, malformed, larger than 1 GiB, was changed after it was written, names a sample twice,
+            or is another one than expected.
+    """
+    try:
+        if path.stat().st_size > MAX_MANIFEST:
+            raise UserError(f"{path}: this manifest is larger than 1 GiB; write it again")
+        manifest = _ADAPTER.validate_json(path.read_bytes())
+    except OSError as error:
+        raise UserError(f"{path}: it cannot be read ({error.strerror}); check the file and its rights") from error
+    except ValidationError as error:
+        raise UserError(f"{path}: this is no split manifest of version 1; write it again") from error
+    found = digest(manifest.samples)
+    if found != manifest.sha256:
+        raise UserError(f"{path}: it was changed after it was written (its hash is {found[:12]}...); get it again")
+    if sha256 is not None and found != sha256:
+        raise UserError(f"{path}: its hash is {found[:12]}..., {sha256[:12]}... is expected; get the right manifest")
+    if len({key for key, _ in manifest.samples}) != len(manifest.samples):
+        raise UserError(f"{path}: it names a sample twice; write it again")
+    return manifest
+
+
+@dataclass(frozen=True, eq=False)
+class PinnedSource:
+    """The samples of a manifest; see `sources.Source`. A sample whose bytes are others than pinned is refused."""
+
+    base: SelectedSource
+    manifest: Manifest
+
+    @property
+    def name(self) -> str:
+        """The manifest's split."""
+        return self.base.name
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The sources' classes."""
+        return self.base.classes
+
+    @property
+    def labels_N(self) -> NDArray[np.int64]:  # noqa: N802
+        """(N,) labels."""
+        return self.base.labels_N
+
+    @property
+    def fingerprint(self) -> str:
+        """The manifest's own hash and the labels: pixels are pinned too."""
+        labels = self.base.labels_N.astype("<i8").tobytes()
+        return hashlib.sha256(self.manifest.sha256.encode() + labels).hexdigest()
+
+    @property
+    def skipped(self) -> tuple[str, ...]:
+        """What the sources left out."""
+        return self.base.skipped
+
+    def __len__(self) -> int:
+        return len(self.base)
+
+    def key(self, index: int) -> str:
+        """The sample's key; see `sources.Source.key`."""
+        return self.manifest.samples[index][0]
+
+    def read(self, index: int) -> Sample:
+        """The sample at `index`; see `sources.Source.read`.
+
+        Raises:
+            UserError: also, its bytes are not those that the manifest pins.
+        """
+        sample = self.base.read(index)
+        found, pinned = hashlib.sha256(sample.data).hexdigest(), self.manifest.samples[index][1]
+        if found != pinned:
+            raise UserError(f"{sample.name}: its SHA-256 is {found[:12]}..., the manifest pins {pinned[:12]}...")
+        return sample
+
+
+def pin(manifest: Manifest, sources: Sequence[Source], name: str) -> PinnedSource:
+    """The samples that a manifest names, from sources that hold them.
+
+    Args:
+        manifest: names the samples.
+        sources: of the same classes; together they hold every sample of the manifest.
+        name: what the result is called.
+
+    Raises:
+        UserError: a sample is in none of the sources.
+    """
+    places = {
+        source.key(index): (number, index) for number, source in enumerate(sources) for index in range(len(source))
+    }
+    missing = next((key for key, _ in manifest.samples if key not in places), None)
+    if missing is not None:
+        raise UserError(f"{name}: its manifest names {missing[:80]!r}, which the data set does not hold")
+    order = [places[key] for key, _ in manifest.samples]
+    runs: list[tuple[Source, list[int]]] = []
+    for number, index in order:
+        if not runs or runs[-1][0] is not sources[number]:
+            runs.append((sources[number], []))
+        runs[-1][1].append(index)
+    if not runs:
+        raise UserError(f"{name}: its manifest names no sample")
+    return PinnedSource(select(name, runs), manifest)

@@ -1,0 +1,339 @@
+"""A Vision Transformer as a scikit-learn classifier: `fit`, `predict`, `predict_proba`, `score` over images.
+
+It works in pipelines, searches and cross-validation; scikit-learn itself is not needed to use it.
+"""
+
+import inspect
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike, NDArray
+
+from vitlab import weights
+from vitlab.data import loader
+from vitlab.data.arrays import array_source
+from vitlab.data.images import read_file
+from vitlab.data.sources import Sample, Source, check_classes, fingerprint
+from vitlab.errors import UserError
+from vitlab.models.build import Model, build, replace_head
+from vitlab.recipes import zoo
+from vitlab.recipes.preprocessing import Preprocessing
+from vitlab.recipes.schema import ModelPart, OptimizerPart, Recipe, SchedulePart
+from vitlab.runtime import Runtime, choose, environment, seeded
+from vitlab.training.interruption import Interrupted
+from vitlab.training.loop import train
+from vitlab.training.progress import Display
+from vitlab.training.run_directory import open_run
+
+PREDICTED_AT_ONCE = 128
+WARMUP_SHARE = 0.1
+
+
+class ViTClassifier:
+    """A Vision Transformer that learns to tell images apart.
+
+    Images are given as an array (images, height, width) or (images, height, width, 3), bytes or floats from 0 to 1, or
+    as a list of paths of image files; labels are anything that can be sorted. Training is vitlab's one loop, so the
+    same `random_state` gives the same weights on the same machine.
+
+    Args:
+        model: a name, such as "ViT-S/16" (`vitlab.list_models()` has all), or a configuration; not used where
+            `init_from` is given.
+        init_from: trained weights to start from, in any format that `vitlab.load_model` knows; the head starts anew.
+        image_size: what images are resized to, an int or (height, width); the size of the weights, or 224, if None.
+        options: fields of the model's configuration to set otherwise, such as {"layers": 4}.
+        recipe: how to train; the parameters below are then not used, except `random_state`.
+        epochs: passes over the images.
+        batch_size: images an update; all of them where they are fewer.
+        learning_rate: AdamW's peak, reached after a tenth of the updates; then a cosine leads to 0.
+        weight_decay: AdamW's.
+        random_state: seed of every random draw.
+        device: "auto", "cuda", "mps" or "cpu".
+
+    Attributes:
+        classes_: the labels, sorted, (classes,).
+        model_: the trained model.
+        n_images_: how many it was trained on.
+    """
+
+    def __init__(
+        self,
+        model: Any = "ViT-Ti/16",
+        *,
+        init_from: str | Path | None = None,
+        image_size: int | tuple[int, int] | None = None,
+        options: Mapping[str, Any] | None = None,
+        recipe: Recipe | None = None,
+        epochs: float = 20,
+        batch_size: int = 64,
+        learning_rate: float = 1e-3,
+        weight_decay: float = 0.05,
+        random_state: int = 0,
+        device: str = "auto",
+    ) -> None:
+        # scikit-learn's rule: parameters are kept as given, and checked when they are used.
+        self.model = model
+        self.init_from = init_from
+        self.image_size = image_size
+        self.options = options
+        self.recipe = recipe
+        self.epochs = epochs
+        self.batch_size = batch_size
+        self.learning_rate = learning_rate
+        self.weight_decay = weight_decay
+        self.random_state = random_state
+        self.device = device
+
+    def fit(self, X: Any, y: ArrayLike) -> "ViTClassifier":
+        """Learn from images and their labels, from the start each time.
+
+        Args:
+            X: images, see the class.
+            y: a label for each, (images,).
+
+        Returns:
+            itself.
+
+        Raises:
+            UserError: images or labels that cannot be used, or parameters that do not fit together.
+            TrainingFailed: the loss is not a number any more; try a smaller learning rate.
+        """
+        labels_N = _labels(y)
+        self.classes_, numbers_N = np.unique(labels_N, return_inverse=True)
+        names = [str(label) for label in self.classes_]
+        source = _source(X, names, numbers_N.astype(np.int64))
+        recipe = self._recipe(len(source))
+        runtime = choose(self.device)
+        model = self._start(recipe, len(names))
+        model.classes = tuple(names)
+        with tempfile.TemporaryDirectory() as folder:
+            run = open_run(
+                Path(folder) / "run", recipe, data=source.fingerprint, environment=environment(runtime), resume=False
+            )
+            with run as directory:
+                try:
+                    trained = train(
+                        recipe, model, model.preprocessing, source, directory, runtime=runtime, display=Display()
+                    )
+                except Interrupted:
+                    raise KeyboardInterrupt from None
+        self.model_ = trained.eval()
+        self.n_images_ = len(source)
+        return self
+
+    def predict_proba(self, X: Any) -> NDArray[np.float32]:
+        """The probability of each class, (images, classes), in the order of `classes_`.
+
+        Raises:
+            UserError: it was not fitted, or images that cannot be used.
+        """
+        model, runtime = self._fitted(), choose(self.device)
+        names = [str(label) for label in self.classes_]
+        source = _source(X, names, np.zeros(_count(X), np.int64))
+        model.eval().to(runtime.device)
+        return _probabilities(model, source, runtime)
+
+    def predict(self, X: Any) -> NDArray[Any]:
+        """The most probable label of each image, (images,)."""
+        best_N = self.predict_proba(X).argmax(axis=1)
+        predicted_N: NDArray[Any] = self.classes_[best_N]
+        return predicted_N
+
+    def score(self, X: Any, y: ArrayLike, sample_weight: ArrayLike | None = None) -> float:
+        """The share of images that are named rightly; each counts as `sample_weight` says, or as one."""
+        right_N = self.predict(X) == _labels(y)
+        return float(np.average(right_N, weights=None if sample_weight is None else np.asarray(sample_weight)))
+
+    def get_params(self, deep: bool = True) -> dict[str, Any]:
+        """The parameters by name; none of them is an estimator, so `deep` changes nothing."""
+        return {name: getattr(self, name) for name in _parameters()}
+
+    def set_params(self, **params: Any) -> "ViTClassifier":
+        """Change parameters by name.
+
+        Raises:
+            UserError: there is no such parameter.
+        """
+        for name, value in params.items():
+            if name not in _parameters():
+                known = ", ".join(_parameters())
+                raise UserError(f"Invalid parameter {name!r} for estimator {self!r}. Valid parameters are: {known}.")
+            setattr(self, name, value)
+        return self
+
+    def __repr__(self) -> str:
+        """The parameters that differ from their defaults."""
+        changed = [
+            f"{name}={getattr(self, name)!r}"
+            for name, default in _parameters().items()
+            if repr(getattr(self, name)) != repr(default)
+        ]
+        return f"{type(self).__name__}({', '.join(changed)})"
+
+    def __sklearn_is_fitted__(self) -> bool:
+        """Whether it can predict; scikit-learn asks."""
+        return "model_" in vars(self)
+
+    def __sklearn_tags__(self) -> Any:
+        """What kind of estimator it is; only scikit-learn asks, so it is there to be imported."""
+        from sklearn.utils import ClassifierTags, InputTags, Tags, TargetTags  # type: ignore[import-untyped]
+
+        return Tags(
+            estimator_type="classifier",
+            target_tags=TargetTags(required=True),
+            classifier_tags=ClassifierTags(),
+            input_tags=InputTags(two_d_array=False, three_d_array=True, string=True),
+        )
+
+    def _recipe(self, images: int) -> Recipe:
+        if self.recipe is not None:
+            recipe = self.recipe.model_copy(update={"seed": self.random_state, "init_from": None})
+        else:
+            steps = max(1, round(self.epochs * images / min(self.batch_size, images)))
+            recipe = Recipe(
+                name="estimator",
+                steps=steps,
+                checkpoint_every=0,
+                seed=self.random_state,
+                model=ModelPart(name=self.model if isinstance(self.model, str) else "ViT-B/16"),
+                optimizer=OptimizerPart(learning_rate=self.learning_rate, weight_decay=self.weight_decay),
+                schedule=SchedulePart(warmup_steps=round(WARMUP_SHARE * steps)),
+            )
+        return recipe.model_copy(
+            update={"batch_size": min(recipe.batch_size if self.recipe else self.batch_size, images)}
+        )
+
+    def _start(self, recipe: Recipe, classes: int) -> Model:
+        """The model before training, as the seed says."""
+        with seeded(recipe.seed, "initialisation"):
+            if self.init_from is not None:
+                if self.options:
+                    raise UserError("options cannot change the shape of weights that are loaded; leave them out")
+                model = weights.load_model(self.init_from, image_size=self.image_size)
+                replace_head(model, classes)
+                return model
+            options = {**(self.options or {}), "num_classes": classes}
+            if self.image_size is not None:
+                options["image_size"] = self.image_size
+            model = build(zoo.configure(self.model, options))
+        model.preprocessing = Preprocessing(size=model.config.image_hw)
+        return model
+
+    def _fitted(self) -> Model:
+        if not self.__sklearn_is_fitted__():
+            raise _not_fitted(f"this {type(self).__name__} is not fitted yet; call fit(images, labels) first")
+        return self.model_
+
+
+def _parameters() -> dict[str, Any]:
+    """The parameters' names and defaults."""
+    found = inspect.signature(ViTClassifier.__init__).parameters.values()
+    return {parameter.name: parameter.default for parameter in found if parameter.name != "self"}
+
+
+def _not_fitted(message: str) -> Exception:
+    """Scikit-learn's own error where it is installed, because its tools look for that."""
+    try:
+        from sklearn.exceptions import NotFittedError  # type: ignore[import-untyped]
+    except ImportError:
+        return UserError(message)
+    error: Exception = NotFittedError(message)
+    return error
+
+
+def _probabilities(model: Model, source: Source, runtime: Runtime) -> NDArray[np.float32]:
+    found = []
+    with torch.inference_mode(), runtime.autocast():
+        for batch in loader.evaluation_batches(source, model.preprocessing, batch_size=PREDICTED_AT_ONCE):
+            inputs_BCHW = loader.normalise(batch.images_BHWC, model.preprocessing, runtime.device)
+            found.append(model(inputs_BCHW).float().softmax(-1).cpu().numpy())
+    return np.concatenate(found)
+
+
+@dataclass(frozen=True, eq=False)
+class _Files:
+    """Image files as a source; see `vitlab.data.sources.Source`."""
+
+    name: str
+    classes: tuple[str, ...]
+    labels_N: NDArray[np.int64]
+    fingerprint: str
+    paths: tuple[Path, ...]
+    skipped: tuple[str, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def key(self, index: int) -> str:
+        return str(self.paths[index])
+
+    def read(self, index: int) -> Sample:
+        path = self.paths[index]
+        return Sample(read_file(path), int(self.labels_N[index]), str(path))
+
+
+def _count(images: Any) -> int:
+    return len(images) if isinstance(images, Sequence) else len(np.asarray(images))
+
+
+def _source(images: Any, classes: Sequence[str], labels_N: NDArray[np.int64]) -> Source:
+    """Images in any of the forms that are taken, as a source.
+
+    Raises:
+        UserError: another form, or not as many labels as images.
+    """
+    count = _count(images)
+    if count != len(labels_N):
+        raise UserError(f"{count} images and {len(labels_N)} labels: give a label for each image")
+    if count == 0:
+        raise UserError("no images: give at least one; found array with 0 sample(s)")
+    if _are_paths(images):
+        check_classes("y", classes)
+        paths = tuple(Path(str(path)) for path in images)
+        rows = ((str(path), 0, label) for path, label in zip(paths, labels_N.tolist(), strict=True))
+        return _Files("the files", tuple(classes), labels_N, fingerprint(classes, rows), paths)
+    pixels_N = _pixels(np.asarray(images))
+    return array_source("the array", "images", classes, labels_N, pixels_N[0].size, lambda index: pixels_N[index])
+
+
+def _are_paths(images: Any) -> bool:
+    first = images[0] if isinstance(images, Sequence) else np.asarray(images).reshape(-1)[0]
+    return isinstance(first, str | Path)
+
+
+def _pixels(images: NDArray[Any]) -> NDArray[np.uint8]:
+    """An array of images as bytes.
+
+    Raises:
+        UserError: axes or values that are no images.
+    """
+    if images.ndim not in (3, 4) or (images.ndim == 4 and images.shape[3] != 3) or 0 in images.shape:
+        raise UserError(
+            f"X has the shape {images.shape}: give images as (images, height, width) or (images, height, width, 3), or "
+            "a list of paths. Reshape your data; a table of features is no image"
+        )
+    if images.dtype == np.uint8:
+        return images
+    if images.dtype.kind not in "bfiu":
+        raise UserError(f"X has values of type {images.dtype}: give bytes from 0 to 255, or floats from 0 to 1")
+    most = 255 if images.dtype.kind in "iu" else 1
+    least_found, most_found = images.min(), images.max()
+    if not 0 <= least_found <= most_found <= most:  # also where one is not a number: NaN and infinity are refused
+        raise UserError(
+            f"X has values from {least_found} to {most_found}: give bytes from 0 to 255, or floats from 0 to 1 "
+            "(no NaN, no inf)"
+        )
+    scaled_N: NDArray[np.uint8] = np.round(images * (255 // most)).astype(np.uint8)
+    return scaled_N
+
+
+def _labels(y: ArrayLike) -> NDArray[Any]:
+    labels_N = np.asarray(y)
+    if labels_N.ndim != 1:
+        raise UserError(f"y has the shape {labels_N.shape}: give one label for each image, (images,)")
+    return labels_N

@@ -1,0 +1,206 @@
+"""What a frozen model sees of images: its last features or those of any layer, kept for the next time.
+
+Legend: N = images, D = width of the features.
+"""
+
+import hashlib
+from dataclasses import astuple, dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor, nn
+
+from vitlab import files
+from vitlab.data import loader
+from vitlab.data.sources import Source
+from vitlab.errors import UserError, unknown_name
+from vitlab.models.build import Model
+from vitlab.models.vit import VisionTransformer
+from vitlab.recipes.preprocessing import Preprocessing
+from vitlab.runtime import Runtime
+
+Features = tuple[np.ndarray, np.ndarray]  # (N, D) in float32, and class numbers (N,)
+MAX_BYTES = 2**36
+
+
+@dataclass(frozen=True)
+class Identity:
+    """What features depend on, each as a fingerprint.
+
+    Attributes:
+        model: its weights and shape.
+        data: the images and labels.
+        preprocessing: what was done to the images, the precision of the arithmetic, and the layer.
+    """
+
+    model: str
+    data: str
+    preprocessing: str
+
+    @property
+    def name(self) -> str:
+        """Of the file that keeps them."""
+        return hashlib.sha256("\0".join(astuple(self)).encode()).hexdigest()[:32] + ".safetensors"
+
+
+def features_of(
+    model: Model,
+    source: Source,
+    preprocessing: Preprocessing,
+    runtime: Runtime,
+    *,
+    batch_size: int = 128,
+    layer: str | None = None,
+    cache: Path | None = None,
+) -> Features:
+    """The frozen model's features (N, D) in float32 and the class numbers (N,) of every image of `source`.
+
+    Args:
+        model: any.
+        source: the images.
+        preprocessing: what the images go through.
+        runtime: device and precision.
+        batch_size: images at a time; it does not change the result beyond rounding.
+        layer: a part of the model by its name, such as "blocks.5": of tokens the class token is taken, or their mean
+            where there is none; of a map the mean over its places. None is what the final linear layer sees.
+        cache: a folder in which features are kept, and looked for first.
+
+    Raises:
+        UserError: there is no such layer, or the kept features are damaged or another model's.
+    """
+    identity = Identity(_model_digest(model), source.fingerprint, _way(preprocessing, runtime, layer))
+    if cache is not None:
+        kept = read_kept(cache / identity.name, identity)
+        if kept is not None:
+            return kept
+    features = _computed(model, source, preprocessing, runtime, batch_size, layer)
+    if cache is not None:
+        _keep(cache / identity.name, identity, features)
+    return features
+
+
+def pixels_of(source: Source, preprocessing: Preprocessing) -> Features:
+    """Raw pixels (N, height x width x 3) as features: what a model has to beat."""
+    batches = list(loader.evaluation_batches(source, preprocessing, batch_size=256))
+    pixels = [batch.images_BHWC.flatten(1).numpy().astype(np.float32) / 255 for batch in batches]
+    return np.concatenate(pixels), np.concatenate([batch.labels_B.numpy() for batch in batches])
+
+
+def read_kept(path: Path, identity: Identity) -> Features | None:
+    """Features that were kept in a file; none where there is no file.
+
+    Raises:
+        UserError: it is damaged, too large, or it holds features of something else than `identity`.
+    """
+    if not path.exists():
+        return None
+    try:
+        if path.stat().st_size > MAX_BYTES:
+            raise UserError(f"{path}: these features are larger than 64 GiB; remove the file, and they are made again")
+        with safe_open(path, "np") as file:
+            told = file.metadata() or {}
+            features_ND, labels_N = file.get_tensor("features"), file.get_tensor("labels")
+    except (OSError, SafetensorError) as error:
+        raise UserError(f"{path}: these kept features cannot be read ({error}); remove the file") from None
+    for part, wanted in (("model", identity.model), ("data", identity.data), ("way", identity.preprocessing)):
+        if told.get(part) != wanted:
+            what = {"model": "another model", "data": "other images", "way": "another preprocessing or layer"}[part]
+            raise UserError(f"{path}: it holds features of {what}; remove the file, or give another --cache")
+    if told.get("checksum") != _checksum(features_ND, labels_N) or len(features_ND) != len(labels_N):
+        raise UserError(f"{path}: these kept features are damaged; remove the file, and they are made again")
+    return features_ND, labels_N
+
+
+def _keep(path: Path, identity: Identity, features: Features) -> None:
+    tensors = {"features": torch.from_numpy(features[0]), "labels": torch.from_numpy(features[1])}
+    told = {"model": identity.model, "data": identity.data, "way": identity.preprocessing}
+    try:
+        files.write_bytes(path, save(tensors, {**told, "checksum": _checksum(*features)}))
+    except OSError as error:
+        raise UserError(f"cannot keep features in {path.parent}: {error.strerror}; choose another --cache") from None
+
+
+def _checksum(features_ND: np.ndarray, labels_N: np.ndarray) -> str:
+    digest = hashlib.sha256(features_ND.tobytes())
+    digest.update(labels_N.tobytes())
+    return digest.hexdigest()
+
+
+def _model_digest(model: nn.Module) -> str:
+    """Of all weights with their names, and of what is no weight: the configuration."""
+    digest = hashlib.sha256(str(getattr(model, "config", "")).encode())
+    for name, tensor in sorted(model.state_dict().items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\0".encode())
+        digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()
+
+
+def _way(preprocessing: Preprocessing, runtime: Runtime, layer: str | None) -> str:
+    return f"{preprocessing} {runtime.compute} {layer or 'last'}"
+
+
+def _computed(
+    model: Model,
+    source: Source,
+    preprocessing: Preprocessing,
+    runtime: Runtime,
+    batch_size: int,
+    layer: str | None,
+) -> Features:
+    was_training = model.training
+    model.eval().to(runtime.device)
+    features, labels = [], []
+    reader = _Reader(model, layer)
+    try:
+        with torch.inference_mode(), runtime.autocast():
+            for batch in loader.evaluation_batches(source, preprocessing, batch_size=batch_size):
+                images_BCHW = loader.normalise(batch.images_BHWC, preprocessing, runtime.device)
+                features.append(reader.features(images_BCHW).float().cpu().numpy())
+                labels.append(batch.labels_B.numpy())
+    finally:
+        reader.close()
+        model.train(was_training)
+    return np.concatenate(features), np.concatenate(labels)
+
+
+class _Reader:
+    """Reads a layer's output while the model runs, through torch's own hook; `close` takes it away again."""
+
+    def __init__(self, model: Model, layer: str | None) -> None:
+        self._model = model
+        self._output: Tensor | None = None
+        self._handle = None
+        if layer is not None:
+            parts = dict(model.named_modules())
+            if not layer or layer not in parts:
+                listing = "a layer is a part of the model, such as " + ", ".join(list(parts)[-3:])
+                raise unknown_name("layer", layer, parts, listing=listing)
+            self._handle = parts[layer].register_forward_hook(self._take)
+
+    def _take(self, module: nn.Module, inputs: object, output: Tensor) -> None:
+        self._output = output
+
+    def features(self, images_BCHW: Tensor) -> Tensor:
+        """The features (B, D) of normalised images."""
+        last_BD = self._model.features(images_BCHW)
+        if self._handle is None:
+            return last_BD
+        if not isinstance(self._output, Tensor):
+            self._model(images_BCHW)  # a layer after the features, such as the head
+        assert isinstance(self._output, Tensor)
+        output = self._output
+        self._output = None
+        if output.ndim == 4:
+            return output.mean((2, 3))
+        if output.ndim == 3:
+            has_token = isinstance(self._model, VisionTransformer) and self._model.prefix_tokens > 0
+            return output[:, 0] if has_token else output.mean(1)
+        return output
+
+    def close(self) -> None:
+        """Leave the model as it was."""
+        if self._handle is not None:
+            self._handle.remove()

@@ -1,0 +1,303 @@
+"""VTAB-1k: 19 tasks of 1,000 training images (Zhai et al. 2019; paper: Figure 2 and Table 9).
+
+What is to be chosen (a learning rate, or the penalty of least squares) is chosen on 200 of the images after training on
+the other 800; then all 1,000 are trained on, once, and the task's whole test set is tested, once. What the choice cost
+is recorded with every task.
+"""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from vitlab import files, weights
+from vitlab.data.catalog import open_source
+from vitlab.data.sources import Part, Source
+from vitlab.errors import UserError
+from vitlab.evaluation import accuracy
+from vitlab.evaluation.features import Features, features_of
+from vitlab.evaluation.fewshot import PENALTIES
+from vitlab.evaluation.intervals import wilson
+from vitlab.evaluation.least_squares import factorise
+from vitlab.models import build
+from vitlab.models.build import Model
+from vitlab.recipes import library, vtab
+from vitlab.recipes.preprocessing import Preprocessing
+from vitlab.recipes.schema import Recipe, with_changes
+from vitlab.recipes.vtab import VtabTask
+from vitlab.runtime import Runtime, environment
+from vitlab.training.loop import train
+from vitlab.training.progress import display
+from vitlab.training.run_directory import open_run
+
+RESULT = "result.json"
+SETTINGS = "vtab.json"
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What a whole run of VTAB has in common; a folder belongs to one of these.
+
+    Attributes:
+        model: where the weights come from.
+        linear: least squares on frozen features instead of fine-tuning.
+        rates: learning rates to choose among; a single one is taken as it is.
+        assignments: what is changed of the recipes `vtab/TASK`, as `key.path=value`.
+    """
+
+    model: str
+    linear: bool = False
+    rates: tuple[float, ...] = (0.01,)
+    assignments: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One value that was tried, and its accuracy on the 200 validation images."""
+
+    value: float
+    validation: float
+
+
+@dataclass(frozen=True)
+class TaskResult:
+    """One task's outcome.
+
+    Attributes:
+        task: its name.
+        right, images: of the test set.
+        chosen: the learning rate or penalty of the final training.
+        trials: what it was chosen among; empty where nothing was chosen.
+        tuning_steps: updates of all trials together.
+        final_steps: updates of the final training; 0 of least squares.
+        train, test: fingerprints of the images.
+    """
+
+    task: str
+    right: int
+    images: int
+    chosen: float
+    trials: tuple[Trial, ...]
+    tuning_steps: int
+    final_steps: int
+    train: str
+    test: str
+
+    @property
+    def accuracy(self) -> float:
+        """Top-1 on the test set."""
+        return self.right / self.images
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """Its 95 % interval."""
+        return wilson(self.right, self.images)
+
+
+def open_folder(out: Path, settings: Settings) -> None:
+    """Claim a folder for these settings, or find that it is theirs.
+
+    Raises:
+        UserError: it belongs to other settings, or cannot be written to.
+    """
+    wanted = json.loads(json.dumps(asdict(settings)))
+    path = out / SETTINGS
+    if path.exists():
+        found = _read(path)
+        if found != wanted:
+            changed = next((key for key in wanted if found.get(key) != wanted[key]), "something")
+            raise UserError(f"{out} holds a run of VTAB with another {changed}; give the same, or another --out")
+        return
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise UserError(f"{out} is in the way: it is no run of VTAB; choose another --out")
+    try:
+        files.write_json(path, wanted)
+    except OSError as error:
+        raise UserError(f"cannot write to {out}: {error.strerror}; choose another --out") from None
+
+
+@contextmanager
+def released_if_empty(out: Path) -> Iterator[None]:
+    """A mistake of the user's that shows before anything was done leaves no folder behind."""
+    try:
+        yield
+    except UserError:
+        if [path.name for path in out.iterdir()] == [SETTINGS]:
+            (out / SETTINGS).unlink()
+            out.rmdir()
+        raise
+
+
+def source_of(task: VtabTask, data: Path | None) -> str:
+    """What the catalog calls a task's images: `vtab/TASK`, or with the folder of that name in `data`."""
+    return f"vtab/{task.name}" if data is None else f"vtab/{task.name}={data / task.name}"
+
+
+def finished(out: Path, task: VtabTask) -> TaskResult | None:
+    """A task's outcome from an earlier run; none where it is still to be done.
+
+    Raises:
+        UserError: its file is damaged.
+    """
+    path = out / task.name / RESULT
+    if not path.exists():
+        return None
+    values = _read(path)
+    try:
+        trials = tuple(Trial(**trial) for trial in values.pop("trials"))
+        return TaskResult(**values, trials=trials)
+    except (TypeError, KeyError):
+        raise UserError(f"{path}: this is no result of VTAB; remove it, and the task is done again") from None
+
+
+def run_task(task: VtabTask, source: str, settings: Settings, out: Path, runtime: Runtime) -> TaskResult:
+    """Choose, train on all 1,000 images, test, and write the outcome into the task's folder.
+
+    A task that was interrupted goes on from its newest checkpoint.
+
+    Args:
+        task: which.
+        source: its images, see `source_of`.
+        settings: of the whole run.
+        out: of the whole run; the task gets the folder of its name.
+        runtime: device and precision.
+
+    Raises:
+        UserError: images or weights are missing or refused.
+    """
+    folder = out / task.name
+    done = (
+        _linear(task, source, settings, runtime) if settings.linear else _tuned(task, source, settings, folder, runtime)
+    )
+    files.write_json(folder / RESULT, asdict(done))
+    return done
+
+
+def group_means(results: Mapping[str, TaskResult]) -> dict[str, float]:
+    """The mean accuracy of each group all of whose tasks are there."""
+    means: dict[str, float] = {}
+    for group in dict.fromkeys(task.group for task in vtab.TASKS):
+        names = [task.name for task in vtab.TASKS if task.group == group]
+        if all(name in results for name in names):
+            means[group] = float(np.mean([results[name].accuracy for name in names]))
+    return means
+
+
+def mean(results: Mapping[str, TaskResult]) -> float | None:
+    """VTAB's score, the plain mean over 19 tasks; none where one is missing."""
+    if len(results) != len(vtab.TASKS):
+        return None
+    return vtab.score({name: result.accuracy for name, result in results.items()})
+
+
+def _tuned(task: VtabTask, source: str, settings: Settings, folder: Path, runtime: Runtime) -> TaskResult:
+    trials = []
+    steps = 0
+    if len(settings.rates) > 1:
+        for rate in settings.rates:
+            recipe = _recipe(task, source, settings, rate)
+            right, images, _, _ = _trained(recipe, folder / f"tune-{rate:g}", ("dev-train", "dev"), runtime)
+            trials.append(Trial(rate, right / images))
+            steps += recipe.steps or 0
+    chosen = max(trials, key=lambda trial: trial.validation).value if trials else settings.rates[0]
+    recipe = _recipe(task, source, settings, chosen)
+    right, images, train_source, test_source = _trained(recipe, folder / "final", ("train", "test"), runtime)
+    return TaskResult(
+        task.name, right, images, chosen, tuple(trials), steps, recipe.steps or 0,
+        train_source.fingerprint, test_source.fingerprint,
+    )  # fmt: skip
+
+
+def _recipe(task: VtabTask, source: str, settings: Settings, rate: float) -> Recipe:
+    recipe = library.find(f"vtab/{task.name}")
+    data = recipe.data.model_copy(update={"source": source})
+    recipe = recipe.model_copy(update={"init_from": settings.model, "data": data})
+    return with_changes(recipe, [f"optimizer.learning_rate={rate!r}", *settings.assignments])
+
+
+def _trained(
+    recipe: Recipe, folder: Path, parts: tuple[Part, Part], runtime: Runtime
+) -> tuple[int, int, Source, Source]:
+    """Train on the first part and test on the second: how many are right, of how many, and both parts."""
+    train_source, test_source = (open_source(recipe.data.source, part) for part in parts)
+    model = _start(recipe, train_source)
+    opened = open_run(
+        folder,
+        recipe,
+        data=train_source.fingerprint,
+        environment=environment(runtime),
+        resume=(folder / "recipe.toml").exists(),
+    )
+    title = f"{recipe.name} {folder.name}"
+    with opened as directory, display(title, recipe.total_steps(len(train_source))) as shown:
+        trained = train(recipe, model, model.preprocessing, train_source, directory, runtime=runtime, display=shown)
+    measured = accuracy.measure(trained, test_source, trained.preprocessing, runtime)
+    return measured.right(), measured.images, train_source, test_source
+
+
+def _start(recipe: Recipe, source: Source) -> Model:
+    """The pretrained model with a new head for the source's classes."""
+    assert recipe.init_from is not None
+    model = weights.load_model(recipe.init_from, image_size=recipe.model.image_size)
+    build.replace_head(model, len(source.classes))
+    part, given = recipe.preprocessing, model.preprocessing
+    model.preprocessing = Preprocessing(
+        given.size, part.resize, part.crop, part.interpolation, part.mean or given.mean, part.std or given.std
+    )
+    model.classes = source.classes
+    return model
+
+
+def _linear(task: VtabTask, source: str, settings: Settings, runtime: Runtime) -> TaskResult:
+    """Least squares on frozen features; the penalty is chosen among 30."""
+    recipe = _recipe(task, source, settings, settings.rates[0])
+    model = weights.load_model(settings.model, image_size=recipe.model.image_size)
+    seen: dict[Part, Features] = {}
+    opened: dict[Part, Source] = {}
+    for part in ("dev-train", "dev", "train", "test"):
+        opened[part] = open_source(source, part)
+        seen[part] = features_of(model, opened[part], model.preprocessing, runtime)
+    found = factorise(*seen["dev-train"], task.classes).sweep(*seen["dev"], PENALTIES)
+    chosen = PENALTIES[int(np.argmax(found))]
+    predicted_N = factorise(*seen["train"], task.classes).at(chosen).predict(seen["test"][0])
+    right = int((predicted_N == seen["test"][1]).sum())
+    trials = tuple(Trial(value, validation) for value, validation in zip(PENALTIES, found, strict=True))
+    return TaskResult(
+        task.name,
+        right,
+        len(predicted_N),
+        chosen,
+        trials,
+        0,
+        0,
+        opened["train"].fingerprint,
+        opened["test"].fingerprint,
+    )
+
+
+def chosen_tasks(names: Sequence[str]) -> list[VtabTask]:
+    """The tasks of these names, in the paper's order; all where none is given.
+
+    Raises:
+        UserError: an unknown name.
+    """
+    wanted = {vtab.get(name).name for name in names}
+    return [task for task in vtab.TASKS if not wanted or task.name in wanted]
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        if path.stat().st_size > 2**20:
+            raise UserError(f"{path} is too large for what it should be; remove it")
+        found = json.loads(path.read_text("utf-8"))
+    except UserError:
+        raise
+    except (OSError, ValueError, RecursionError) as error:
+        raise UserError(f"{path} cannot be read ({type(error).__name__}); remove it") from None
+    if not isinstance(found, dict):
+        raise UserError(f"{path} is not what vitlab wrote there; remove it")
+    return found

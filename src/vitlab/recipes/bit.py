@@ -1,0 +1,86 @@
+"""Big Transfer: how its ResNets are pretrained, and BiT-HyperRule (Kolesnikov et al. 2020, arXiv 1912.11370)."""
+
+from vitlab.recipes import pretrain
+from vitlab.recipes.augmentation import Augmentation
+from vitlab.recipes.entries import IMAGENET, IMAGENET_21K, JFT, Entry
+from vitlab.recipes.scale import ScalePart
+from vitlab.recipes.schema import DataPart, ModelPart, ObjectivePart, OptimizerPart, Recipe, SchedulePart
+
+# Name, source, title, epochs, epochs after which the rate falls, images, loss.
+UPSTREAM = (
+    ("s", "imagenet", "ImageNet (BiT-S)", 90, (30, 60, 80), IMAGENET, "softmax"),
+    ("m", "imagenet-21k", "ImageNet-21k (BiT-M)", 90, (30, 60, 80), IMAGENET_21K, "sigmoid"),
+    ("l", "", "JFT-300M (BiT-L)", 40, (10, 23, 30, 37), JFT, "sigmoid"),
+)
+SMALL, MEDIUM = 20_000, 500_000  # training images below which a task is small, or medium
+LOW_RESOLUTION = 96 * 96
+STEPS = {"500": (500, 100), "10k": (10_000, 500), "20k": (20_000, 500)}
+
+
+def upstream() -> tuple[Entry, ...]:
+    """BiT's pretraining: `bit/s`, `bit/m` and `bit/l`, of a BiT-R50x1 unless `--model` says another.
+
+    Command: `vitlab pretrain bit/m --model BiT-R152x4`. Cost: computed for BiT-R50x1. Scores: not measured.
+    """
+    entries = []
+    for name, source, title, epochs, falls, images, loss in UPSTREAM:
+        about = f"BiT-R50x1, or any --model, on {title}, {epochs} epochs"
+        recipe = pretrain.large_scale(f"bit/{name}", about, ModelPart(name="BiT-R50x1", image_size=224), epochs)
+        milestones = tuple(fall / epochs for fall in falls)
+        changed = recipe.model_copy(
+            update={
+                "data": DataPart(source=source),
+                "objective": ObjectivePart(loss="softmax" if loss == "softmax" else "sigmoid"),
+                "optimizer": sgd(),
+                "schedule": SchedulePart(decay="staircase", warmup_steps=5000, milestones=milestones),
+            }
+        )
+        entries.append(Entry(changed, images=images, chosen="sigmoid loss where images have several labels"))
+    return tuple(entries)
+
+
+def sgd() -> OptimizerPart:
+    """BiT's optimizer in pretraining: 0.03 for every 256 images of a batch of 4096, weight decay 1e-4."""
+    return OptimizerPart(kind="sgd", learning_rate=0.03 * 4096 / 256, weight_decay=1e-4, clip_norm=0.0)
+
+
+def hyperrule(images: int, height: int, width: int, *, larger: bool = False) -> Recipe:
+    """BiT-HyperRule: all choices of a fine-tuning from the size of the data set and of its images.
+
+    Args:
+        images: in the training set: 500 steps below 20,000, 10,000 below 500,000, else 20,000.
+        height: of a typical image, in pixels.
+        width: of the same; below an area of 96 x 96 images are resized to 160 and cut to 128, else 448 and 384.
+        larger: 512 cut to 480 for large images, as for R152x4, and always in the authors' code.
+    """
+    length = "500" if images < SMALL else "10k" if images < MEDIUM else "20k"
+    size = 128 if height * width < LOW_RESOLUTION else 480 if larger else 384
+    return _fixed(length, size)
+
+
+def _fixed(length: str, size: int) -> Recipe:
+    steps, warmup = STEPS[length]
+    enlarge = {128: 160 / 128, 384: 448 / 384, 480: 512 / 480}[size]
+    return Recipe(
+        name=f"bit/hyperrule-{length}-{size}",
+        about=f"any model at {size} pixels, {steps:,} updates (BiT-HyperRule)",
+        steps=steps,
+        batch_size=512,
+        checkpoint_every=500,
+        model=ModelPart(name="BiT-R50x1", image_size=size),
+        augmentation=Augmentation(crop="random", enlarge=enlarge, flip=True, mixup=0.0 if length == "500" else 0.1),
+        optimizer=OptimizerPart(kind="sgd", learning_rate=0.003, weight_decay=0.0, clip_norm=0.0),
+        schedule=SchedulePart(decay="staircase", warmup_steps=warmup, milestones=(0.3, 0.6, 0.9)),
+        scale=ScalePart(accumulation="auto"),
+    )
+
+
+def hyperrules() -> tuple[Entry, ...]:
+    """Every outcome of BiT-HyperRule: `bit/hyperrule-STEPS-PIXELS`.
+
+    Take STEPS 500 below 20,000 training images, 10k below 500,000, else 20k; PIXELS 128 for images smaller than
+    96 x 96, else 384 (480 for R152x4). Command: `vitlab finetune MODEL --recipe bit/hyperrule-10k-128 --data SOURCE`.
+    Cost: depends on the model. Scores: not measured.
+    """
+    chosen = "warm-up as in the authors' code"
+    return tuple(Entry(_fixed(length, size), "finetune", chosen=chosen) for length in STEPS for size in (128, 384, 480))

@@ -1,0 +1,92 @@
+"""A named recipe with what a reader wants to know beside it: command, cost, what to expect and from where."""
+
+from dataclasses import dataclass
+
+from vitlab.recipes import cost, zoo
+from vitlab.recipes.schema import Recipe
+
+JFT, IMAGENET_21K, IMAGENET = 303_000_000, 14_000_000, 1_281_167  # training images, as the paper counts them
+UTILISATION = 0.4  # the paper's runs reached 32 to 43 % of a core's peak
+NOT_MEASURED = "not measured"
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A named recipe.
+
+    Attributes:
+        recipe: every choice of the run.
+        verb: how it is run: "pretrain", or "finetune" from some weights.
+        images: in the training set that its cost is counted for; none where model or data are the user's.
+        expected: a score and who published or measured it, or "not measured".
+        chosen: what the source does not say and was chosen here.
+    """
+
+    recipe: Recipe
+    verb: str = "pretrain"
+    images: int | None = None
+    expected: str = NOT_MEASURED
+    chosen: str = ""
+
+    @property
+    def name(self) -> str:
+        """The recipe's name."""
+        return self.recipe.name
+
+    @property
+    def command(self) -> str:
+        """What a user types."""
+        data = "" if self.recipe.data.source else " --data SOURCE"
+        if self.verb == "finetune":
+            return f"vitlab finetune MODEL --recipe {self.name}{data}"
+        return f"vitlab pretrain {self.name}{data}"
+
+    @property
+    def exaflops(self) -> float | None:
+        """Arithmetic of the whole run in 10**18 FLOPs (see `cost.exaflops`); none where it depends on the user."""
+        if self.images is None:
+            return None
+        part = self.recipe.model
+        options: dict[str, object] = dict(part.options)
+        if part.image_size is not None:
+            options["image_size"] = part.image_size
+        seen = self.recipe.total_steps(self.images) * self.recipe.batch_size
+        return cost.exaflops(zoo.configure(part.name, options), seen / self.images, self.images)
+
+    @property
+    def core_days(self) -> float | None:
+        """TPUv3-core-days of the whole run at `UTILISATION` of the peak."""
+        return None if self.exaflops is None else cost.tpu_v3_core_days(self.exaflops, UTILISATION)
+
+    @property
+    def cost(self) -> str:
+        """The cost in words."""
+        if self.exaflops is None or self.core_days is None:
+            return "depends on the model and the data"
+        size = f"{self.recipe.model.name}, {self.images:,} training images"
+        return (
+            f"{figure(self.exaflops)} exaFLOPs, {figure(self.core_days)} TPUv3-core-days at "
+            f"{UTILISATION:.0%} of the peak ({size})"
+        )
+
+    def description(self) -> str:
+        """What `vitlab recipes show` prints above the recipe."""
+        lines = [
+            f"{self.recipe.about[0].upper()}{self.recipe.about[1:]}.",
+            "",
+            f"Command: `{self.command}`",
+            f"Cost: {self.cost}",
+            f"Expected: {self.expected}",
+            *([f"Chosen here: {self.chosen}"] if self.chosen else []),
+        ]
+        return "\n".join(lines)
+
+
+def figure(value: float) -> str:
+    """Three figures, without an exponent where that reads well."""
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+
+
+def slug(model: str) -> str:
+    """A model's name as part of a recipe's: "R50+ViT-B/16" is "r50+vit-b16"."""
+    return model.lower().removeprefix("bit-").replace("/", "")

@@ -1,0 +1,69 @@
+"""What runs the model: PyTorch, or onnxruntime.
+
+Shapes: B images of a batch, H W height and width, C colours, K classes.
+"""
+
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from vitlab import weights
+from vitlab.data import loader
+from vitlab.data.images import RGB
+from vitlab.errors import UserError
+from vitlab.models.build import Model
+from vitlab.runtime import Runtime
+
+Engine = Callable[[RGB], NDArray[np.float32]]  # prepared images_BHWC -> probabilities_BK
+EngineName = Literal["pytorch", "onnx"]
+
+
+def make_engine(name: EngineName, model: Model, runtime: Runtime) -> Engine:
+    """The engine of that name for a model with classes.
+
+    Raises:
+        UserError: the engine's library is not installed, or its format cannot hold the model.
+    """
+    return onnx_engine(model) if name == "onnx" else torch_engine(model, runtime)
+
+
+def torch_engine(model: Model, runtime: Runtime) -> Engine:
+    """The model as it evaluates; it is brought to the device and into evaluation mode."""
+    model.eval().to(runtime.device)
+
+    def probabilities(images_BHWC: RGB) -> NDArray[np.float32]:
+        with torch.inference_mode(), runtime.autocast():
+            inputs_BCHW = loader.normalise(torch.from_numpy(images_BHWC), model.preprocessing, runtime.device)
+            found_BK: NDArray[np.float32] = model(inputs_BCHW).float().softmax(-1).cpu().numpy()
+        return found_BK
+
+    return probabilities
+
+
+def onnx_engine(model: Model) -> Engine:
+    """The model as an ONNX graph on the CPU.
+
+    Raises:
+        UserError: the libraries for it are not installed, or the model is too large for one file.
+    """
+    try:
+        import onnxruntime
+    except ImportError:
+        raise UserError('the ONNX engine needs onnxruntime: pip install "vitlab[onnx]"') from None
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "model.onnx"
+        weights.save_model(model, file, format="onnx")
+        session = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
+
+    def probabilities(images_BHWC: RGB) -> NDArray[np.float32]:
+        inputs_BCHW = loader.normalise(torch.from_numpy(images_BHWC), model.preprocessing)
+        (logits_BK,) = session.run(["logits"], {"images": inputs_BCHW.numpy()})
+        found_BK: NDArray[np.float32] = torch.from_numpy(logits_BK).softmax(-1).numpy()
+        return found_BK
+
+    return probabilities

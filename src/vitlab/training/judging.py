@@ -1,0 +1,63 @@
+"""Evaluation while training goes on, and what follows from it."""
+
+from collections.abc import Callable, Sequence
+
+from vitlab.models.build import Model
+from vitlab.recipes.scale import ScalePart
+from vitlab.runtime import Runtime, sums, together
+from vitlab.training import parallel
+from vitlab.training.interruption import BrokenOff, StopRequest
+from vitlab.training.parallel import Replica
+from vitlab.training.state import Progress, TrainingState
+
+Hook = Callable[[int, Model], dict[str, float]]
+SCORE = "validation_top1"  # of the numbers that hooks return, the one that says which weights are best
+
+
+def judge(
+    hooks: Sequence[Hook],
+    step: int,
+    replica: Replica,
+    state: TrainingState,
+    request: StopRequest,
+    runtime: Runtime,
+) -> dict[str, float]:
+    """Ask the hooks about the weights that are kept, in the first process; returns what they say there.
+
+    A signal breaks it off; `state.progress` then says that it is still to be done.
+
+    Raises:
+        UserError: from a hook, in all processes.
+    """
+    numbers: dict[str, float] = {}
+    done = False
+    with parallel.whole_model(replica, state.kept_weights(), runtime) as model, together(runtime):
+        if runtime.is_first:
+            assert model is not None
+            try:
+                with request.breaking_off():
+                    for hook in hooks:
+                        numbers |= hook(step, model)
+                done = True
+            except BrokenOff:
+                pass
+    replica.model.train()
+    is_done, has_score, score = sums(runtime, (done, SCORE in numbers, numbers.get(SCORE, 0.0)))
+    if not is_done:
+        return {}
+    state.progress.evaluated = step
+    if has_score:
+        _note_score(state.progress, step, score)
+    return numbers
+
+
+def _note_score(progress: Progress, step: int, score: float) -> None:
+    if progress.best is None or score > progress.best:
+        progress.best, progress.best_step, progress.stale = score, step, 0
+    else:
+        progress.stale += 1
+
+
+def is_over(progress: Progress, scale: ScalePart) -> bool:
+    """Whether the score has not risen for so long that training ends early."""
+    return 0 < scale.patience <= progress.stale

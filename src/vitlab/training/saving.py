@@ -1,0 +1,118 @@
+"""Checkpoints are written by a thread of their own; training waits only for the copy to the host."""
+
+import shutil
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from vitlab.runtime import Runtime
+from vitlab.training import checkpoint_files as disk
+from vitlab.training.checkpoint import Snapshot, collected, manifest, snapshot, write_part
+from vitlab.training.state import TrainingState
+
+
+class Saver:
+    """Writes one checkpoint at a time.
+
+    Weights that are cut over processes are written in two phases: each process writes its files aside, and when all
+    have told that theirs are down, the first one writes the manifest and brings the folder into place.
+
+    Args:
+        checkpoints: where they go.
+        state: what is saved, as it is when `begin` is called.
+        runtime: the processes.
+        keep: how many of the newest are kept, beside the best.
+    """
+
+    def __init__(self, checkpoints: Path, state: TrainingState, runtime: Runtime, keep: int) -> None:
+        self.newest = 0
+        self._checkpoints, self._state, self._runtime, self._keep = checkpoints, state, runtime, keep
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="vitlab-checkpoint")
+        self._room: Snapshot = {}
+        self._writing: Future[None] | None = None
+        self._awaiting_others: Callable[[], None] | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self._thread.shutdown(wait=True)
+
+    @property
+    def is_down(self) -> bool:
+        """Whether nothing is being written by this process."""
+        return self._writing is None or self._writing.done()
+
+    @property
+    def awaits_others(self) -> bool:
+        """Whether the newest checkpoint still has to be brought into place, once all processes are down."""
+        return self._awaiting_others is not None
+
+    def begin(self, step: int) -> None:
+        """Copy the state after `step` updates, and write it meanwhile."""
+        assert self.is_down
+        assert not self.awaits_others
+        self.newest = step
+        self._room = taken = snapshot(self._state, self._runtime.rank, self._room)
+        about = manifest(step, self._state, self._runtime.ranks)
+        self._writing = self._thread.submit(self._write, step, taken, about)
+        if self._state.pieces:
+            self._awaiting_others = lambda: self._bring_into_place(step, {**about, "files": None})
+
+    def all_are_down(self) -> None:
+        """To be called in every process once `is_down` was true in all of them."""
+        into_place, self._awaiting_others = self._awaiting_others, None
+        if into_place is not None and self._runtime.is_first:
+            self._writing = self._thread.submit(self._told, into_place)
+
+    def problem(self) -> str:
+        """What kept the last checkpoint from being written, told once; empty while all is well."""
+        if self._writing is None or not self._writing.done():
+            return ""
+        error, self._writing = self._writing.exception(), None
+        if error is not None and not isinstance(error, OSError):
+            raise error
+        return str(error) if error is not None else ""
+
+    def wait(self) -> None:
+        """Until nothing is being written by this process."""
+        if self._writing is not None:
+            self._writing.exception()
+
+    def _write(self, step: int, taken: Snapshot, about: dict[str, Any]) -> None:
+        if any(taken.values()):
+            self._told(lambda: self._write_and_keep(step, taken, about))
+
+    def _write_and_keep(self, step: int, taken: Snapshot, about: dict[str, Any]) -> None:
+        try:
+            entries = write_part(self._checkpoints, step, taken, self._state, self._runtime)
+            if not self._state.pieces:
+                self._bring_into_place(step, {**about, "files": entries})
+        except OSError:
+            shutil.rmtree(disk.aside_of(self._checkpoints, step), ignore_errors=True)
+            raise
+
+    def _bring_into_place(self, step: int, about: dict[str, Any]) -> None:
+        if about["files"] is None:
+            about = {**about, "files": collected(self._checkpoints, step)}
+        disk.commit(self._checkpoints, step, about)
+        disk.drop_old(self._checkpoints, self._keep, [about["progress"]["best_step"]])
+
+    def _told(self, work: Callable[[], None]) -> None:
+        """Do it, and say of a failure what a person needs to mend it."""
+        try:
+            work()
+        except OSError as error:
+            raise OSError(self._words(error)) from error
+
+    def _words(self, error: OSError) -> str:
+        try:
+            free = f"{shutil.disk_usage(self._checkpoints).free / 1e6:,.0f} MB are free"
+        except OSError:
+            free = "its disk does not answer"
+        return (
+            f"cannot write a checkpoint to {self._checkpoints}: {error.strerror or error}; {free}; the checkpoints "
+            "before it are whole: make room and go on with --resume"
+        )

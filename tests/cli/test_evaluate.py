@@ -1,0 +1,151 @@
+"""`vitlab evaluate` and `vitlab fewshot` with all they can be asked."""
+
+import csv
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import vitlab
+from vitlab.cli.main import main
+
+
+def _json(capsys, words):
+    capsys.readouterr()
+    assert main([*map(str, words), "--json"]) == 0
+    return json.loads(capsys.readouterr().out)
+
+
+def _refused(capsys, words):
+    capsys.readouterr()
+    assert main([*map(str, words)]) == 2
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert printed.err.count("\n") == 1
+    return printed.err
+
+
+def test_the_dump_agrees_with_the_table(capsys, trained, tmp_path):
+    file = tmp_path / "dump.csv"
+    table = _json(capsys, ["evaluate", trained, "--data", "fashion-mnist", "--dump", file, "--batch-size", "97"])
+    with file.open() as lines:
+        rows = list(csv.DictReader(lines))
+    assert len(rows) == table["numbers"]["images"] == 1000
+    assert np.mean([row["right"] == "1" for row in rows]) == pytest.approx(table["numbers"]["top1"])
+    low, high = table["numbers"]["interval"]
+    assert low < table["numbers"]["top1"] < high
+    assert sum(part["images"] for part in table["numbers"]["reliability"]) == 1000
+    assert table["columns"][-1] == "95 % interval"
+    assert all(len(row) == 4 for row in table["rows"])
+
+
+def test_images_that_cannot_be_read_are_left_out_and_counted(capsys, tmp_path, broken_photos):
+    model = tmp_path / "model"
+    made = vitlab.create_model("ViT-Ti/8", num_classes=2, image_size=16, hidden=16, layers=1, heads=2, mlp=16)
+    made.classes = ("grass", "scene")
+    vitlab.save_model(made, model)
+    words = ["evaluate", model, "--data", broken_photos]
+    assert "cut" in _refused(capsys, words)
+    numbers = _json(capsys, [*words, "--bad-images", "skip"])["numbers"]
+    assert numbers["left_out"] > 0
+    assert sum(map(sum, numbers["confusion"])) == numbers["images"]
+
+
+@pytest.fixture
+def imagenet(tmp_path):
+    """Three validation images under their own names, two synsets, and a model of 1,000 classes that prefers 1 to 0."""
+    root = tmp_path / "imagenet"
+    for synset, number in (("n01440764", 1), ("n01440764", 2), ("n01440765", 3)):
+        folder = root / "val" / synset
+        folder.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (16, 16), (number, 0, 0)).save(folder / f"ILSVRC2012_val_{number:08d}.JPEG")
+    for label in range(1000):
+        folder = root / "train" / f"n{1440764 + label:08d}"
+        folder.mkdir(parents=True)
+        Image.new("RGB", (8, 8)).save(folder / "a.JPEG")
+    made = vitlab.create_model("ViT-Ti/8", num_classes=1000, image_size=16, hidden=16, layers=1, heads=2, mlp=16)
+    made.head.bias.data[1] = 5.0
+    vitlab.save_model(made, tmp_path / "model")
+    return root
+
+
+def test_real(capsys, tmp_path, imagenet):
+    real = tmp_path / "real.json"
+    real.write_text(json.dumps([[1], [], [0], *[[7]] * 49_997]))
+    words = ["evaluate", tmp_path / "model", "--data", f"imagenet-real={imagenet}", "--real", real]
+    numbers = _json(capsys, words)["numbers"]
+    assert (numbers["images"], numbers["excluded"], numbers["top1"]) == (2, 1, 0.5)
+    assert numbers["old_top1"] == pytest.approx(1 / 3)
+    real.write_text(json.dumps([[]] * 50_000))
+    assert "has a label" in _refused(capsys, words)
+    real.write_text("[]")
+    assert "50,000" in _refused(capsys, words)
+
+
+def test_objectnet(capsys, tmp_path):
+    root = tmp_path / "objectnet"
+    (root / "mappings").mkdir(parents=True)
+    names = {f"folder{number}": f"Thing {number}" for number in range(313)}
+    (root / "mappings/folder_to_objectnet_label.json").write_text(json.dumps(names))
+    (root / "mappings/objectnet_to_imagenet_1k.json").write_text(json.dumps({"Thing 0": "a; b", "Thing 5": "c"}))
+    (root / "mappings/imagenet_to_label_2012_v2").write_text("a\nb\nc\n")
+    ids = root / "mappings/pytorch_to_imagenet_2012_id.json"
+    ids.write_text(json.dumps({"1": 0, "2": 1, "3": 2}))
+    for number in range(313):
+        (root / f"images/folder{number}").mkdir(parents=True)
+        Image.new("RGB", (20, 20)).save(root / f"images/folder{number}/x.png")
+    made = vitlab.create_model("ViT-Ti/8", num_classes=1000, image_size=16, hidden=16, layers=1, heads=2, mlp=16)
+    made.head.bias.data[2] = 5.0
+    vitlab.save_model(made, tmp_path / "model")
+    words = ["evaluate", tmp_path / "model", "--data", f"objectnet={root}"]
+    numbers = _json(capsys, words)["numbers"]
+    assert (numbers["images"], numbers["excluded"], numbers["top1"]) == (2, 311, 0.5)
+    ids.write_text("{}")
+    assert "no class named" in _refused(capsys, words)
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["--dump", "x.txt"], ".csv"),
+        (["--batch-size", "0"], "--batch-size"),
+        (["--real", "/nowhere/real.json"], "/nowhere/real.json"),
+    ],
+)
+def test_mistakes_of_evaluate(capsys, trained, words, expected):
+    assert expected in _refused(capsys, ["evaluate", trained, "--data", "fashion-mnist", *words])
+
+
+def test_fewshot_of_several_data_sets_probes_and_a_layer_from_the_cache(capsys, trained, tmp_path):
+    cache = tmp_path / "cache"
+    words = ["fewshot", trained, "--data", "digits", "--data", "fashion-mnist", "--shots", "1,2", "--seeds", "2"]
+    words += ["--probe", "ridge,knn", "--layer", "blocks.0", "--cache", cache, "--sweep"]
+    table = _json(capsys, words)
+    assert list(table["numbers"]) == ["digits", "fashion-mnist"]
+    rows = ["model, ridge", "model, knn", "raw pixels, ridge", "raw pixels, knn", "sweep"]
+    assert list(table["numbers"]["digits"]) == rows
+    assert len(table["numbers"]["digits"]["sweep"]["model, ridge"]["2"]) == 30
+    assert len(list(cache.iterdir())) == 4
+    assert _json(capsys, words)["numbers"] == table["numbers"]
+
+
+def test_fewshot_of_several_models(capsys, trained, tmp_path):
+    made = vitlab.create_model("ViT-Ti/7", num_classes=3, image_size=28, hidden=16, layers=1, heads=2, mlp=16)
+    vitlab.save_model(made, tmp_path / "other")
+    words = ["fewshot", trained, tmp_path / "other", "--data", "digits", "--shots", "1", "--float32"]
+    assert list(_json(capsys, words)["numbers"]) == ["upstream", "other", "raw pixels"]
+    assert "twice" in _refused(capsys, ["fewshot", trained, trained, "--data", "digits"])
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["--probe", "svm"], "--probe"),
+        (["--layer", "blocks.7"], "blocks.0"),
+        (["--shots", "2000"], "--shots"),
+        (["--seeds", "0"], "--seeds"),
+    ],
+)
+def test_mistakes_of_fewshot(capsys, trained, words, expected):
+    assert expected in _refused(capsys, ["fewshot", trained, "--data", "digits", *words])

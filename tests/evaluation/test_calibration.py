@@ -1,0 +1,50 @@
+"""Calibration and intervals, against values worked out by hand and by scipy."""
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from vitlab.evaluation.calibration import expected_calibration_error, reliability
+from vitlab.evaluation.intervals import student_half_width, wilson
+
+LABELS = np.array([0, 0, 1, 1])
+PROBABILITIES = np.array([[0.95, 0.05], [0.95, 0.05], [0.55, 0.45], [0.25, 0.75]], dtype=np.float32)
+
+
+def test_error_by_hand():
+    bins = reliability(LABELS, PROBABILITIES, bins=10)
+    assert [part.images for part in bins] == [0, 0, 0, 0, 0, 1, 0, 1, 0, 2]
+    assert (bins[5].accuracy, bins[7].accuracy, bins[9].accuracy) == (0.0, 1.0, 1.0)
+    assert bins[9].confidence == pytest.approx(0.95)
+    assert expected_calibration_error(bins) == pytest.approx((0.55 + 0.25 + 2 * 0.05) / 4)
+
+
+def test_an_edge_belongs_to_the_lower_bin_and_certainty_to_the_last():
+    bins = reliability(np.array([0, 0]), np.array([[0.5, 0.5], [1.0, 0.0]], np.float32), bins=2)
+    assert [part.images for part in bins] == [1, 1]
+    assert bins[1].accuracy == 1.0
+
+
+def test_probabilities_that_say_the_truth_have_a_small_error():
+    random = np.random.default_rng(0)
+    probabilities = random.dirichlet(np.ones(5), 40_000).astype(np.float32)
+    labels = (probabilities.cumsum(1) < random.random(40_000)[:, None]).sum(1).clip(0, 4)
+    assert expected_calibration_error(reliability(labels, probabilities)) < 0.01
+
+
+@pytest.mark.parametrize(("right", "images"), [(0, 5), (5, 5), (1, 3), (838, 1000), (49_999, 50_000)])
+def test_wilson_is_scipys(right, images):
+    wanted = stats.binomtest(right, images).proportion_ci(0.95, method="wilson")
+    assert wilson(right, images) == pytest.approx((wanted.low, wanted.high), abs=1e-9)
+
+
+def test_of_no_image_nothing_is_known():
+    assert wilson(0, 0) == (0.0, 1.0)
+
+
+@pytest.mark.parametrize("count", [2, 3, 5, 21])
+def test_students_interval_is_scipys(count):
+    values = np.random.default_rng(count).random(count).tolist()
+    wanted = stats.sem(values) * stats.t.ppf(0.975, count - 1)
+    assert student_half_width(values) == pytest.approx(wanted, rel=1e-4)
+    assert student_half_width(values[:1]) == 0.0

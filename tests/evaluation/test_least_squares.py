@@ -1,0 +1,89 @@
+"""One decomposition serves all penalties, in both forms and both precisions, and only those features count."""
+
+import numpy as np
+import pytest
+import torch
+
+from vitlab.errors import UserError
+from vitlab.evaluation import fewshot
+from vitlab.evaluation.fewshot import PENALTIES
+from vitlab.evaluation.least_squares import factorise, solve
+
+
+def _clusters(images, width, classes, seed=0, noise=1.0):
+    random = np.random.default_rng(seed)
+    labels = np.arange(images) % classes
+    centres = np.random.default_rng(99).standard_normal((classes, width))
+    return np.float32(centres[labels] + noise * random.standard_normal((images, width))), labels
+
+
+@pytest.mark.parametrize(("images", "width"), [(60, 12), (12, 60)])
+def test_every_penalty_of_a_sweep_is_the_solution_of_the_equations(images, width):
+    features, labels = _clusters(images, width, 4)
+    factors = factorise(features, labels, 4)
+    assert len(factors.values_R) == min(images, width + 1)  # the smaller of the two matrices
+    inputs = (features.astype(np.float64) - features.mean(0, np.float64)) / (features.std(0, dtype=np.float64) + 1e-5)
+    inputs = np.concatenate([inputs, np.full((images, 1), 100.0)], axis=1)
+    targets = 2 * np.eye(4)[labels] - 1
+    for penalty in (0.5, 32.0, 4096.0):
+        wanted = np.linalg.solve(inputs.T @ inputs + penalty * np.eye(width + 1), inputs.T @ targets)
+        np.testing.assert_allclose(factors.at(penalty).weights_EK.numpy(), wanted, rtol=1e-6, atol=1e-9)
+
+
+@pytest.mark.parametrize("images", [60, 8])
+def test_a_sweep_is_as_many_solutions(images):
+    features, labels = _clusters(images, 20, 4)
+    test, truth = _clusters(200, 20, 4, seed=1, noise=2.0)
+    swept = factorise(features, labels, 4).sweep(test, truth, PENALTIES)
+    alone = [float((solve(features, labels, 4, l2).predict(test) == truth).mean()) for l2 in PENALTIES]
+    assert swept == alone
+    assert len(set(swept)) > 1
+    assert len(PENALTIES) == 30
+
+
+def test_float32_agrees_with_float64():
+    features, labels = _clusters(300, 40, 10)
+    test, _ = _clusters(500, 40, 10, seed=1)
+    exact, quick = solve(features, labels, 10), solve(features, labels, 10, dtype=torch.float32)
+    assert quick.scores(torch.from_numpy(test)).dtype == torch.float32
+    np.testing.assert_allclose(quick.scores(test), exact.scores(test), atol=2e-3)
+    assert (quick.predict(test) == exact.predict(test)).mean() > 0.995
+
+
+def test_a_class_without_an_image_is_never_predicted_first():
+    features, labels = _clusters(30, 6, 2)
+    solved = solve(features, labels, 3, l2=1.0)
+    assert not (solved.predict(features) == 2).any()
+
+
+@pytest.mark.parametrize("probe", ["ridge", "knn", "logistic"])
+def test_every_probe_tells_separable_classes_apart(probe):
+    train, test = _clusters(80, 8, 4, noise=0.05), _clusters(40, 8, 4, seed=1, noise=0.05)
+    result = fewshot.evaluate(train, test, list("abcd"), [1, 5], seeds=2, probe=probe)
+    assert result.accuracies == {1: (1.0, 1.0), 5: (1.0, 1.0)}
+
+
+def test_the_sweep_of_an_evaluation_is_the_mean_over_the_seeds():
+    train, test = _clusters(80, 8, 4, noise=2.0), _clusters(60, 8, 4, seed=1, noise=2.0)
+    result = fewshot.evaluate(train, test, list("abcd"), [3], seeds=3, l2=8.0, penalties=(8.0, 0.25))
+    assert result.sweep[3][8.0] == pytest.approx(result.mean(3))
+    assert set(result.sweep[3]) == {8.0, 0.25}
+    assert result.half_width(3) > result.deviation(3)
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        (lambda train, test: ((train[0][:11], train[1][:11]), test), "'d' has 2 training images, fewer than 3"),
+        (lambda train, test: (train, (test[0][test[1] != 1], test[1][test[1] != 1])), "'b' has no test image"),
+        (lambda train, test: ((train[0], train[1] + 1), test), "from 1 to 4, but there are 4"),
+        (lambda train, test: (train, (test[0], test[1] - 1)), "from -1 to 2, but there are 4"),
+        (lambda train, test: ((train[0] * np.float32(np.nan), train[1]), test), "NaN"),
+    ],
+)
+def test_bad_input_is_one_line(change, expected):
+    train, test = _clusters(40, 5, 4), _clusters(20, 5, 4, seed=1)
+    train, test = change(train, test)
+    with pytest.raises(UserError, match=expected) as error:
+        fewshot.evaluate(train, test, list("abcd"), [3])
+    assert "\n" not in str(error.value)

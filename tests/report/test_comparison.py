@@ -1,0 +1,112 @@
+"""Runs side by side, the paper's rows marked as such; and every run's own ledger."""
+
+import json
+import statistics
+
+import pytest
+
+import vitlab
+from report.small_runs import write_table
+from vitlab.errors import UserError
+from vitlab.recipes import cost
+from vitlab.recipes.schema import DataPart, ModelPart, Recipe, to_toml
+from vitlab.report.comparison import accuracies_of, comparison, grouped
+from vitlab.report.content import read_folder
+from vitlab.report.ledger import ledger
+from vitlab.report.page import write_report
+from vitlab.report.published import TABLE_2, TABLE_6
+
+TINY = dict(image_size=28, hidden=16, layers=1, heads=2, mlp=16)
+
+
+def _run(path, seed=0, top1=0.9, name="tiny", data="cifar10", steps=50, speed=400.0):
+    recipe = Recipe(
+        name=name, epochs=2.5, batch_size=64, seed=seed, data=DataPart(source=data),
+        model=ModelPart(name="ViT-Ti/7", options=TINY),
+    )  # fmt: skip
+    path.mkdir(parents=True)
+    (path / "recipe.toml").write_text(to_toml(recipe))
+    lines = [{"step": step, "loss": 1.0, "images_per_second": speed, "memory_bytes": 10**9} for step in (10, steps)]
+    (path / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    write_table(
+        path / "results/accuracy.json", f"Accuracy on {data} (test part)", ["class", "top-1"], [["all", "x"]],
+        numbers={"top1": top1, "images": 100},
+    )  # fmt: skip
+    vitlab.save_model(vitlab.create_model("ViT-Ti/7", num_classes=10, **TINY), path / "model")
+    return path
+
+
+def _parts(*paths):
+    return [read_folder(path).own for path in paths]
+
+
+def test_seeds_become_a_mean_and_a_deviation(tmp_path):
+    runs = [_run(tmp_path / f"seed-{seed}", seed, top1) for seed, top1 in enumerate((0.90, 0.92, 0.97))]
+    other = _run(tmp_path / "other", 0, 0.5, name="other", data="/somewhere/photos")
+    groups = grouped(_parts(*runs, other))
+    assert [group.name for group in groups] == ["tiny, 3 seeds", "other"]
+    table_2, table_6 = comparison(_parts(*runs, other))
+    rows = {row[0]: row for row in table_2.rows}
+    deviation = statistics.stdev((90, 92, 97))
+    assert rows["CIFAR-10"][1:3] == (f"{279 / 3:.2f} ± {deviation:.2f}", None)
+    assert rows["photos"][1:3] == (None, "50.00")
+    assert rows["CIFAR-10"][3] == TABLE_2[0].accuracies["CIFAR-10"] == "99.50 ± 0.06"
+    assert all(column.startswith("paper: ") for column in table_2.columns[3:])
+    assert len(table_2.columns) == 3 + len(TABLE_2)
+    own = [row for row in table_6.rows if not str(row[0]).startswith("paper: ")]
+    assert len(own) == 2
+    assert len(table_6.rows) == 2 + len(TABLE_6)
+
+
+def test_the_papers_rows_are_the_papers(tmp_path):
+    _, table = comparison(_parts(_run(tmp_path / "a", 0), _run(tmp_path / "b", 1, data="digits", name="b")))
+    places = {name: number for number, name in enumerate(table.columns)}
+    row = next(row for row in table.rows if row[0] == "paper: ViT-H/14")
+    assert row[places["CIFAR-10"]] == "99.50"
+    assert row[places["ImageNet"]] == "88.08"
+    assert row[places["digits"]] is None
+    assert row[places["exaFLOPs"]] == "4,262"
+
+
+def test_compute_is_that_of_the_images_seen(tmp_path):
+    (part,) = _parts(_run(tmp_path / "a", steps=50))
+    config = vitlab.load_model(tmp_path / "a").config
+    table = ledger(part)
+    assert table.numbers["exaflops"] == pytest.approx(3 * cost.flops(config) * 50 * 64 / 1e18)
+    rows = dict(table.rows)
+    assert rows["images seen"] == "3,200"
+    assert rows["images a second, median"] == "400.0"
+    assert rows["hours at that speed"] == f"{3200 / 400 / 3600:.3g}"
+    assert "MFU, median" not in rows
+
+
+def test_one_run_alone_is_not_compared(tmp_path):
+    assert comparison(_parts(_run(tmp_path / "a"))) == ()
+
+
+def test_a_page_of_several_runs_begins_with_the_tables(tmp_path):
+    paths = [_run(tmp_path / "a", 0), _run(tmp_path / "b", 1)]
+    html = write_report(paths, tmp_path / "page.html").read_text()
+    assert html.index("as the paper") < html.index("What it cost")
+    assert "paper: ViT-L/16" in html
+    assert str(tmp_path) not in html
+    alone = write_report([paths[0]], tmp_path / "one.html").read_text()
+    assert "as the paper" not in alone
+    assert "What it cost" in alone
+
+
+def test_the_mean_of_vtab_is_an_accuracy_too(tmp_path):
+    path = _run(tmp_path / "a")
+    write_table(path / "results/vtab.json", "VTAB-1k of a, linear", ["task"], [["x"]], numbers={"mean": 0.5})
+    assert accuracies_of(_parts(path)[0]) == {"CIFAR-10": 90.0, "VTAB": 50.0}
+
+
+@pytest.mark.parametrize(
+    "text", ["{", "[]", '{"model": "vgg", "config": {}}', '{"model": "vit", "config": {"patch": 0}}']
+)
+def test_a_damaged_model_is_named(tmp_path, text):
+    path = _run(tmp_path / "a")
+    (path / "model/config.json").write_text(text)
+    with pytest.raises(UserError, match=r"config\.json") as error:
+        read_folder(path)
+    assert "\n" not in str(error.value)

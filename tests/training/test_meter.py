@@ -1,0 +1,91 @@
+"""Means over the steps since the last look, the share of waiting, and the share of a device's peak."""
+
+import pytest
+import torch
+
+from vitlab import create_model
+from vitlab.recipes import cost
+from vitlab.runtime import choose
+from vitlab.training import meter as meters
+from vitlab.training.meter import Meter
+from vitlab.training.progress import Moment, duration
+from vitlab.training.step import StepResult
+
+CPU = choose("cpu")
+MODEL = create_model("ViT-Ti/7", num_classes=10, image_size=28)
+
+
+class _Clock:
+    def __init__(self, monkeypatch) -> None:
+        self.now = 100.0
+        monkeypatch.setattr(meters.time, "perf_counter", lambda: self.now)
+
+
+def _result(loss: float, hits: int, rows: int) -> StepResult:
+    return StepResult(torch.tensor(loss), torch.tensor(hits), rows, torch.tensor(1.0), torch.tensor(True))
+
+
+def test_means_are_over_images_not_over_steps(monkeypatch):
+    clock = _Clock(monkeypatch)
+    meter = Meter(MODEL, CPU, 100)
+    meter.add(_result(6.0, 1, 3), waited=0.5)
+    meter.add(_result(9.0, 1, 1), waited=0.0)
+    clock.now += 2.0
+    moment = meter.read(2, 0.1)
+    assert (moment.loss, moment.accuracy) == (15 / 4, 2 / 4)
+    assert moment.images_per_second == 2
+    assert moment.data_wait == 0.25
+    assert moment.seconds_left == 98
+    assert moment.mfu is None
+
+
+def test_only_what_came_since_the_last_look_counts(monkeypatch):
+    clock = _Clock(monkeypatch)
+    meter = Meter(MODEL, CPU, 10)
+    meter.add(_result(5.0, 0, 1), waited=1.0)
+    clock.now += 1
+    meter.read(1, 0.1)
+    clock.now += 50  # an evaluation
+    meter.restart_clock()
+    meter.add(_result(1.0, 1, 1), waited=0.0)
+    clock.now += 1
+    moment = meter.read(2, 0.1)
+    assert (moment.loss, moment.images_per_second, moment.data_wait) == (1.0, 1.0, 0.0)
+
+
+def test_a_look_after_no_step_is_no_error(monkeypatch):
+    _Clock(monkeypatch)
+    assert Meter(MODEL, CPU, 10).read(1, 0.1).loss == 0
+
+
+def test_mfu_is_three_forward_passes_over_the_peak(monkeypatch):
+    clock = _Clock(monkeypatch)
+    monkeypatch.setattr(meters, "_peak", lambda runtime: 1e9)
+    meter = Meter(MODEL, CPU, 10)
+    meter.add(_result(1.0, 1, 8), waited=0.0)
+    clock.now += 4
+    assert meter.read(1, 0.1).mfu == pytest.approx(3 * cost.flops(MODEL.config) * 2 / 1e9)
+
+
+@pytest.mark.parametrize(("waited", "advised"), [(0.04, False), (0.2, True)])
+def test_advice_is_given_where_much_is_waited(monkeypatch, waited, advised):
+    clock = _Clock(monkeypatch)
+    meter = Meter(MODEL, CPU, 10)
+    meter.add(_result(1.0, 1, 1), waited=waited)
+    clock.now += 1
+    meter.read(1, 0.1)
+    advice = meter.advice()
+    assert bool(advice) == advised
+    assert ("20% of the time" in advice) == advised
+
+
+def test_a_moment_in_words():
+    moment = Moment(7, 1.23456, 0.5, 1234.5, 1e-3, 0.031, 5 * 10**9, 3.0, 0.421)
+    words = moment.words()
+    assert words == "loss 1.235  acc 50.0%  lr 0.001  1,234 img/s  mfu 42%  wait 3%  5.0 GB"
+    assert "mfu" not in Moment(7, 1.0, 0.5, 10.0, 1e-3).numbers()
+
+
+@pytest.mark.parametrize(("seconds", "text"), [(3, "3 s"), (600, "10 min"), (9000, "2.5 h")])
+def test_times_as_a_person_says_them(seconds, text):
+    assert duration(seconds) == text
