@@ -4,7 +4,7 @@ BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 TESTS ?= tests
 
-.PHONY: demo test test-faults lint bench bench-data docs clean
+.PHONY: demo test test-faults lint bench bench-data bench-step docs clean
 
 demo: .venv/ready
 	$(BIN)/vitlab demo
@@ -34,6 +34,10 @@ bench: .venv/ready-dev
 	$(BIN)/python benchmarks/attention_memory.py
 	$(BIN)/python benchmarks/serving.py
 	$(BIN)/python benchmarks/fashion_mnist.py speed
+
+# One training step beside timm compiled, on a machine with a GPU: a CUDA PyTorch, timm and this checkout.
+bench-step:
+	PYTHONPATH=src $(PYTHON) benchmarks/step.py
 
 # Loaders of vitlab, torchvision and timm on one core.
 bench-data: .venv/ready-dev

@@ -2,9 +2,9 @@
 
 Photos of scikit-image and scikit-learn are cut and resized to 500 x 375 and 2000 x 1500, with a little noise, and
 saved as JPEGs of quality 90. vitlab, torchvision and timm then make batches of 32 training images of 224 x 224 as
-bytes: reading, decoding, random resized crop (5 to 100 % of the area), mirror image, and the same with two operations of
-RandAugment at magnitude 10. Every loader works in the calling thread, torch and BLAS have one thread, and the process
-is bound to one core. Rounds of the loaders alternate; the medians over rounds are compared.
+bytes: reading, decoding, random resized crop (5 to 100 % of the area), mirror image; and the same with two operations
+of RandAugment at magnitude 10. Every loader works in the calling thread, torch and BLAS have one thread, and the
+process is bound to one core. Rounds of the loaders alternate; the medians over rounds are compared.
 """
 
 import json

@@ -100,11 +100,10 @@ def joined(runtime: Runtime) -> Iterator[Runtime]:
     backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
     try:
         dist.init_process_group(backend, timeout=JOINING)
-        try:
-            words = dist.new_group(backend="gloo", timeout=SILENCE)
-            yield replace(runtime, device=device, rank=dist.get_rank(), ranks=ranks, words=words)
-        finally:
-            dist.destroy_process_group()
+        words = dist.new_group(backend="gloo", timeout=SILENCE)
+        yield replace(runtime, device=device, rank=dist.get_rank(), ranks=ranks, words=words)
+        # Not after an error: taking leave of a peer that is gone can wait for ever, and this process ends anyway.
+        dist.destroy_process_group()
     except (RuntimeError, dist.DistError) as error:
         if not _is_lost_peer(error):
             raise
