@@ -3,6 +3,7 @@
 import importlib
 import os
 import sys
+import time
 import traceback
 from collections.abc import Sequence
 from importlib.metadata import version
@@ -11,6 +12,7 @@ import typer
 
 from vitlab.errors import UserError, unknown_name
 
+SECONDS_TO_TELL = 15.0
 VERBS = {
     "demo": "the paper's whole journey in small, on bundled images",
     "pretrain": "train a model from scratch by a recipe",
@@ -98,5 +100,8 @@ def entry() -> None:
         # Not by way of Python's tidying up, in which a group of processes may wait for one that is gone.
         sys.stdout.flush()
         sys.stderr.flush()
+        if code in (2, 3) and os.environ.get("LOCAL_RANK", "0") != "0":
+            # torchrun ends all processes as soon as one has failed: the one that tells why must not be cut short.
+            time.sleep(SECONDS_TO_TELL)
         os._exit(code)
     sys.exit(code)
