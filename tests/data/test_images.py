@@ -15,7 +15,7 @@ from hypothesis.extra import numpy as arrays
 from PIL import Image, ImageCms, PngImagePlugin
 
 from data.pictures import encode
-from vitlab.data import pillow
+from vitlab.data import images, pillow
 from vitlab.data.images import decode, image_files, read_image
 from vitlab.data.png import grey_png
 from vitlab.data.resize import prepare
@@ -400,3 +400,17 @@ def test_what_cannot_be_found_is_said(tmp_path):
         read_image(tmp_path / "missing.png")
     with pytest.raises(UserError, match="not a regular file"):
         read_image(tmp_path)
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L", "P", "RGBA", "LA", "CMYK", "1", "I;16", "palette with transparency"])
+@pytest.mark.parametrize("strip", [1, 90, 1000, 5399])
+def test_large_images_come_strip_by_strip_and_are_the_same(small_photo, monkeypatch, mode, strip):
+    if mode == "I;16":
+        data = encode(Image.fromarray(np.array(small_photo.convert("L")).astype(np.uint16) * 257))
+    elif mode == "palette with transparency":
+        data = encode(small_photo.convert("P"), transparency=3)
+    else:
+        data = encode(small_photo.convert(mode), "TIFF" if mode == "CMYK" else "PNG")
+    expected = decode(data, "x")
+    monkeypatch.setattr(images, "STRIP_PIXELS", strip)
+    assert (decode(data, "x") == expected).all()

@@ -19,6 +19,7 @@ from vitlab.errors import UserError
 
 RGB = NDArray[np.uint8]  # (height, width, 3)
 
+STRIP_PIXELS = 2**24
 GREY_16 = ("I;16", "I;16L", "I;16B", "I;16N")
 OPAQUE = ("1", "L", "RGB", "P", "CMYK", "YCbCr", "HSV")
 TRANSPARENT = ("LA", "La", "PA", "RGBA", "RGBa")
@@ -113,7 +114,7 @@ def open_picture(data: bytes, name: str) -> Picture:
     # Other formats may tell their orientation behind the pixels, and cannot be shrunk: decode at once.
     with refusing(name):
         image.load()
-    return as_picture(_upright(np.array(_to_rgb(image, name)), turn_of(image)))
+    return as_picture(_upright(_rgb_pixels(image, name), turn_of(image)))
 
 
 def _jpeg_picture(data: bytes, name: str, stored: tuple[int, int], turn: Image.Transpose | None) -> Picture:
@@ -135,7 +136,20 @@ def _decode_slowly(data: bytes, name: str, shrink: int) -> RGB:
         if shrink > 1:
             image.draft(None, (image.width // shrink, image.height // shrink))
         image.load()
-    return np.array(_to_rgb(image, name))
+    return _rgb_pixels(image, name)
+
+
+def _rgb_pixels(image: Image.Image, name: str) -> RGB:
+    """A loaded image's pixels; of a large one strip by strip, so that it is never there three times over."""
+    width, height = image.size
+    if width * height <= STRIP_PIXELS:
+        return np.array(_to_rgb(image, name))
+    pixels_HWC = np.empty((height, width, 3), np.uint8)
+    rows = max(1, STRIP_PIXELS // width)
+    for top in range(0, height, rows):
+        strip = image.crop((0, top, width, min(top + rows, height)))
+        pixels_HWC[top : top + rows] = np.asarray(_to_rgb(strip, name))
+    return pixels_HWC
 
 
 def _upright(image_HWC: RGB, turn: Image.Transpose | None) -> RGB:
