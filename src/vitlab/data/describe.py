@@ -109,7 +109,7 @@ def contact_sheet(source: Source, rows: int = 10, columns: int = 12) -> Image.Im
             left = LABEL_WIDTH + column * step
             try:
                 sample = source.read(index)
-                picture = _fitted(Image.fromarray(decode(sample.data, sample.name)))
+                picture = fitted(Image.fromarray(decode(sample.data, sample.name)), CELL)
                 sheet.paste(picture, (left + (CELL - picture.width) // 2, top + (CELL - picture.height) // 2))
             except UserError:
                 draw.line((left, top, left + CELL, top + CELL), fill="red", width=2)
@@ -117,8 +117,8 @@ def contact_sheet(source: Source, rows: int = 10, columns: int = 12) -> Image.Im
     return sheet
 
 
-def _fitted(image: Image.Image) -> Image.Image:
-    """The image brought to a cell's size with its proportions kept; small ones are enlarged pixel by pixel."""
-    scale = CELL / max(image.size)
+def fitted(image: Image.Image, side: int) -> Image.Image:
+    """The image with its longer side brought to `side` pixels; small ones are enlarged pixel by pixel."""
+    scale = side / max(image.size)
     size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
     return image.resize(size, Image.Resampling.NEAREST if scale > 1 else Image.Resampling.BOX)

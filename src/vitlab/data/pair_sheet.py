@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from PIL import Image, ImageDraw, ImageFont
 
+from vitlab.data.describe import fitted
 from vitlab.data.images import decode
 from vitlab.data.sources import Source
 from vitlab.errors import UserError
@@ -51,19 +52,12 @@ def _paste(sheet: Image.Image, draw: ImageDraw.ImageDraw, source: Source, index:
     draw.rectangle((left - 1, top - 1, left + CELL, top + CELL), outline=FRAME)
     try:
         sample = source.read(index)
-        picture = _fitted(Image.fromarray(decode(sample.data, sample.name)))
+        picture = fitted(Image.fromarray(decode(sample.data, sample.name)), CELL)
     except UserError:
         draw.line((left, top, left + CELL, top + CELL), fill="red", width=2)
         draw.line((left, top + CELL, left + CELL, top), fill="red", width=2)
         return
     sheet.paste(picture, (left + (CELL - picture.width) // 2, top + (CELL - picture.height) // 2))
-
-
-def _fitted(image: Image.Image) -> Image.Image:
-    """The image brought to a cell's size with its proportions kept; small ones are enlarged pixel by pixel."""
-    scale = CELL / max(image.size)
-    size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
-    return image.resize(size, Image.Resampling.NEAREST if scale > 1 else Image.Resampling.BOX)
 
 
 def _fitted_text(text: str, width: float, font: ImageFont.FreeTypeFont | ImageFont.ImageFont) -> str:

@@ -41,11 +41,6 @@ def newest_first(checkpoints: Path) -> list[Path]:
     return sorted((path for path in checkpoints.glob("step-*") if path.is_dir()), reverse=True)
 
 
-def step_of(folder: Path) -> int:
-    """The number in a checkpoint's name."""
-    return int(folder.name.removeprefix("step-"))
-
-
 def remove_debris(checkpoints: Path) -> None:
     """What a killed process left half-written; nothing else may be writing."""
     for path in checkpoints.glob(".step-*"):
