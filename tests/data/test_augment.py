@@ -1,5 +1,7 @@
 """Laws of the training augmentation, and its crops against the distributions they are drawn from."""
 
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -7,10 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+from data.pictures import encode
 from vitlab.data.augment import augment, crop_box, inception_crop, pad_crop
-from vitlab.data.images import as_picture
+from vitlab.data.images import as_picture, open_picture
 from vitlab.data.order import sample_generator
-from vitlab.data.resize import prepare
+from vitlab.data.resize import bilinear, prepare
 from vitlab.errors import UserError
 from vitlab.recipes.augmentation import Augmentation
 from vitlab.recipes.preprocessing import Preprocessing
@@ -137,3 +140,17 @@ def test_every_crop_gives_the_models_size_and_repeats_itself(crop, shape):
 def test_impossible_ranges_are_refused(wrong):
     with pytest.raises(UserError, match=rf"^augmentation\.{next(iter(wrong))} is "):
         Augmentation(**wrong)
+
+
+def test_a_crop_of_a_shrunk_jpeg_has_its_edges_moved_outwards(photo):
+    """By hand: the box divided by the shrink, its lower edges rounded down and its upper ones up."""
+    picture = open_picture(encode(Image.fromarray(photo), "JPEG", quality=95), "x")
+    rules, size, seen = Augmentation(crop="inception", area=(0.2, 0.9)), (30, 40), set()
+    for number, (rng, again) in enumerate(zip(rngs(40), rngs(40), strict=True)):
+        top, left, height, width = crop_box(picture.height, picture.width, rules, again)
+        shrink = max(s for s in (1, 2, 4, 8) if height // s >= 30 and width // s >= 40)
+        seen.add(shrink)
+        bottom, right = math.ceil((top + height) / shrink), math.ceil((left + width) / shrink)
+        cut = picture.pixels(shrink)[top // shrink : bottom, left // shrink : right]
+        assert (inception_crop(picture, rules, size, rng) == bilinear(cut, size)).all(), number
+    assert {4, 8} <= seen
