@@ -173,9 +173,8 @@ def peak_of(runtime: Runtime) -> float | None:
     """The device's dense bfloat16 peak; none where it is not known."""
     if runtime.device.type != "cuda":
         return None
-    named = torch.cuda.get_device_name(runtime.device)
-    known = [device for device in hardware.DEVICES if device.name.replace("-", " ") in named]
-    return known[0].peaks.get("bfloat16") if known else None
+    known = hardware.recognise(torch.cuda.get_device_name(runtime.device))
+    return known.peaks.get("bfloat16") if known else None
 
 
 def main() -> None:

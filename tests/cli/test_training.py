@@ -1,6 +1,8 @@
 """What training verbs share: held-out images, new heads, several processes' words."""
 
+import errno
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -12,6 +14,7 @@ from vitlab.cli.training import scale_assignments
 from vitlab.recipes import library
 from vitlab.recipes.schema import with_changes
 from vitlab.training.run_directory import read_metrics
+from vitlab.weights import native
 
 QUICK = [
     "pretrain", "demo-upstream", "--device", "cpu", "--data", "digits", "--steps", "4", "--set=batch_size=32",
@@ -75,3 +78,17 @@ def test_a_place_that_cannot_be_written_to_is_refused_before_training(capsys):
     [line] = capsys.readouterr().err.splitlines()
     assert line.startswith("vitlab: cannot write to /proc/run: ")
     assert not Path("/proc/run").exists()
+
+
+def test_a_full_disk_at_the_very_end_is_one_line_and_mended_by_resume(tmp_path, capsys, monkeypatch):
+    def full(*_, **__):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    out = tmp_path / "run"
+    with monkeypatch.context() as patched:
+        patched.setattr(native, "save_file", full)
+        assert main([*QUICK, "--out", str(out)]) == 2
+    line = capsys.readouterr().err.splitlines()[-1]
+    assert line.startswith(f"vitlab: cannot write the model to {out / 'model'}: No space left on device: make room")
+    assert main([*QUICK, "--out", str(out), "--resume"]) == 0
+    load_model(out)

@@ -7,7 +7,7 @@ import torch
 from vitlab.data.augment import augment, crop_and_draw
 from vitlab.data.device_augment import crop_batch, vary_batch
 from vitlab.data.erasing import draw_erasure
-from vitlab.data.order import sample_generator
+from vitlab.data.order import SampleGenerators
 from vitlab.data.randaugment import EITHER_WAY, OPERATIONS, Operation, argument
 from vitlab.data.resize import bilinear
 from vitlab.data.variation import Variation, draw_variation, vary
@@ -60,13 +60,13 @@ def test_each_operation_gives_the_workers_pixels(name, size, photo):
 )
 def test_whole_variations_give_the_workers_pixels(rules, size, photo):
     images = images_of(60, size, photo)
-    agree(images, [draw_variation(rules, size, sample_generator(4, 2, index)) for index in range(60)])
+    agree(images, [draw_variation(rules, size, SampleGenerators(4).of(2, index)) for index in range(60)])
 
 
 def test_images_of_a_batch_may_have_different_numbers_of_operations(photo):
     images = images_of(4, (20, 20), photo)
     invert, shear = Operation("Invert"), Operation("ShearX", 0.2)
-    erasure = draw_erasure(1.0, (20, 20), sample_generator(0, 0, 0))
+    erasure = draw_erasure(1.0, (20, 20), SampleGenerators(0).of(0, 0))
     agree(
         images,
         [
@@ -83,10 +83,10 @@ def test_images_of_a_batch_may_have_different_numbers_of_operations(photo):
 def test_cropping_in_workers_and_varying_on_the_device_is_augment(crop, photo):
     size = Preprocessing(size=(32, 24))
     rules = Augmentation(crop=crop, randaugment_layers=2, randaugment_magnitude=9, erase=0.3)
-    halves = [crop_and_draw(photo, rules, size, sample_generator(9, 0, index)) for index in range(12)]
+    halves = [crop_and_draw(photo, rules, size, SampleGenerators(9).of(0, index)) for index in range(12)]
     cropped = torch.from_numpy(np.stack([image for image, _ in halves]))
     found = vary_batch(cropped, [variation for _, variation in halves])
-    expected = np.stack([augment(photo, rules, size, sample_generator(9, 0, index)) for index in range(12)])
+    expected = np.stack([augment(photo, rules, size, SampleGenerators(9).of(0, index)) for index in range(12)])
     np.testing.assert_array_equal(found.numpy(), expected)
 
 

@@ -17,7 +17,7 @@ from vitlab.data.device_augment import vary_batch
 from vitlab.data.folders import open_folder
 from vitlab.data.images import decode
 from vitlab.data.loader import evaluation_batches, normalise, training_batches
-from vitlab.data.order import sample_generator, sample_order
+from vitlab.data.order import SampleGenerators, sample_order
 from vitlab.data.resize import prepare
 from vitlab.errors import UserError
 from vitlab.recipes.augmentation import Augmentation
@@ -58,7 +58,7 @@ def test_batches_are_what_the_parts_make(source):
         assert batch.indices_B.tolist() == indices.tolist()
         for row, (epoch, index) in enumerate(zip(epochs.tolist(), indices.tolist(), strict=True)):
             sample = source.read(index)
-            image = augment(decode(sample.data, sample.name), RULES, SMALL, sample_generator(3, epoch, index))
+            image = augment(decode(sample.data, sample.name), RULES, SMALL, SampleGenerators(3).of(epoch, index))
             assert (batch.images_BHWC[row].numpy() == image).all()
             assert batch.labels_B[row] == sample.label
         assert batch.images_BHWC.dtype == torch.uint8

@@ -1,11 +1,13 @@
 """Laws of the order of samples and of their generators."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vitlab.data.order import sample_generator, sample_order
+from vitlab.data.order import AUGMENTATION_STREAM, SampleGenerators, sample_order
 
 PINNED_ORDER = [3, 5, 7, 4, 0, 6, 2, 1]
 PINNED_PLACES = [1222848, 57674478, 110205831]
@@ -78,18 +80,41 @@ def test_the_order_is_pinned():
     """Runs that are resumed under a later version need the very same order."""
     assert sample_order(np.arange(8), 8, 0)[1].tolist() == PINNED_ORDER
     assert sample_order(np.arange(3), 300_000_000, 42)[1].tolist() == PINNED_PLACES
-    assert sample_generator(1, 2, 3).random() == PINNED_DRAW
+    assert SampleGenerators(1).of(2, 3).random() == PINNED_DRAW
+
+
+@pytest.mark.parametrize("sample", [(0, 0), (3, 77), (2**40, 2**33)])
+def test_a_moved_generator_is_the_one_that_numpy_would_make(sample):
+    epoch, index = sample
+    generators = SampleGenerators(-5)
+    generators.of(1, 2).integers(3)  # leaves half a number in the buffer
+    moved = generators.of(epoch, index)
+    key = np.array([2**64 - 5, AUGMENTATION_STREAM], dtype=np.uint64)
+    counter = np.array([0, 0, index, epoch], dtype=np.uint64)
+    fresh = np.random.Generator(np.random.Philox(key=key, counter=counter))
+    for _ in range(20):
+        assert moved.integers(3) == fresh.integers(3)
+        assert moved.random() == fresh.random()
+        assert moved.integers(2**40) == fresh.integers(2**40)
+
+
+def test_threads_do_not_share_a_generator():
+    generators = SampleGenerators(0)
+    own = generators.of(0, 1)
+    with ThreadPoolExecutor(1) as pool:
+        assert pool.submit(lambda: generators.of(0, 2)).result() is not own
+    assert own.random() == SampleGenerators(0).of(0, 1).random()
 
 
 def test_a_generator_belongs_to_its_sample():
     draws = {
-        (seed, epoch, index): tuple(sample_generator(seed, epoch, index).random(4))
+        (seed, epoch, index): tuple(SampleGenerators(seed).of(epoch, index).random(4))
         for seed in range(5)
         for epoch in range(5)
         for index in range(40)
     }
     assert len(set(draws.values())) == len(draws)
-    assert tuple(sample_generator(4, 3, 39).random(4)) == draws[4, 3, 39]
+    assert tuple(SampleGenerators(4).of(3, 39).random(4)) == draws[4, 3, 39]
     first_draws = np.array(list(draws.values()))
     # 4,000 uniform numbers: mean 1/2 and variance 1/12, each within 5 standard errors.
     assert abs(first_draws.mean() - 0.5) < 5 * np.sqrt(1 / 12 / 4000)

@@ -95,6 +95,35 @@ def test_every_variant_costs_what_the_arithmetic_says(options):
     assert (cost.parameters(config), cost.flops(config)) == measured(config)
 
 
+def measured_in_training(config):
+    """FLOPs of the forward pass that a training step does, for one image."""
+    with torch.device("meta"):
+        model = build(config).train()
+        with FlopCounterMode(display=False) as counter:
+            model(torch.empty(2, 3, *config.image_hw))
+    return counter.get_total_flops() / 2
+
+
+@pytest.mark.parametrize("options", [*VARIANTS, {"layers": 1}, {"head": "gap"}], ids=str)
+def test_every_variant_does_what_the_arithmetic_says(options):
+    config = zoo.configure(TINY, options)
+    assert cost.executed_flops(config) == measured_in_training(config)
+
+
+@pytest.mark.parametrize(
+    "name", ["ViT-B/16", "ViT-H/14", "R50+ViT-B/16", "BiT-R50x1", "Axial-ViT-B/16", "AxialResNet50"]
+)
+def test_models_of_the_zoo_do_what_the_arithmetic_says(name):
+    config = zoo.get(name)
+    assert cost.executed_flops(config) == pytest.approx(measured_in_training(config), rel=0.005)
+
+
+def test_the_last_block_is_not_done_for_all_tokens():
+    done = {name: cost.executed_flops(zoo.get(name)) / cost.flops(zoo.get(name)) for name in ("ViT-B/16", "BiT-R50x1")}
+    assert 0.93 < done["ViT-B/16"] < 0.95
+    assert done["BiT-R50x1"] == 1
+
+
 @pytest.mark.parametrize("name", ["BiT-R50x1", "AxialResNet50", "R26+ViT-S/32"])
 def test_other_image_sizes(name):
     config = zoo.configure(name, {"image_size": (96, 160)})
@@ -182,3 +211,30 @@ def test_unknown_hardware(name, expected):
 def test_a_precision_that_a_device_lacks():
     with pytest.raises(UserError, match="A100 has no fp8"):
         hardware.find("A100").peak("fp8")
+
+
+@pytest.mark.parametrize(
+    ("named", "device"),
+    [
+        ("NVIDIA H100 80GB HBM3", "H100"),
+        ("NVIDIA H100 PCIe", "H100-PCIe"),
+        ("NVIDIA H100 NVL", "H100-NVL"),
+        ("NVIDIA H200", "H200"),
+        ("NVIDIA GH200 480GB", "GH200"),
+        ("NVIDIA A100-SXM4-40GB", "A100-40GB"),
+        ("NVIDIA A100 80GB PCIe", "A100"),
+        ("NVIDIA L40S", "L40S"),
+        ("Tesla V100-SXM2-32GB", "V100"),
+        ("NVIDIA GeForce RTX 4090", "RTX-4090"),
+        # Others, though a known name is in theirs.
+        ("NVIDIA GeForce RTX 4090 Laptop GPU", None),
+        ("NVIDIA GeForce RTX 3090 Ti", None),
+        ("NVIDIA A100-SXM4-80GB MIG 1g.10gb", None),
+        ("NVIDIA GB200", None),
+        ("NVIDIA L40", None),
+        ("", None),
+    ],
+)
+def test_devices_are_known_by_what_drivers_call_them(named, device):
+    found = hardware.recognise(named)
+    assert (found and found.name) == device

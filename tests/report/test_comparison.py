@@ -77,7 +77,20 @@ def test_compute_is_that_of_the_images_seen(tmp_path):
     assert rows["images seen"] == "3,200"
     assert rows["images a second, median"] == "400.0"
     assert rows["hours at that speed"] == f"{3200 / 400 / 3600:.3g}"
+    assert rows["FLOPs a second, as they are done"] == f"{3 * cost.executed_flops(config) * 400:.4g}"
+    assert cost.executed_flops(config) < cost.flops(config)
     assert "MFU, median" not in rows
+    assert not any("energy" in name for name in rows)
+
+
+def test_energy_is_summed_over_the_lines_that_tell_it(tmp_path):
+    path = _run(tmp_path / "a", steps=50)
+    lines = [{"step": step, "loss": 1.0, "images_per_second": 9.0, "energy_joules": 1.8e6} for step in (10, 20)]
+    (path / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    assert dict(ledger(_parts(path)[0]).rows)["energy of training as far as told, kWh"] == "1"
+    with (path / "metrics.jsonl").open("a") as file:
+        file.write(json.dumps({"step": 30, "loss": 1.0, "images_per_second": 9.0}) + "\n")
+    assert dict(ledger(_parts(path)[0]).rows)["energy of training as far as told, kWh (2 of 3 lines)"] == "1"
 
 
 def test_one_run_alone_is_not_compared(tmp_path):

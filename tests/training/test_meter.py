@@ -5,7 +5,7 @@ import torch
 
 from vitlab import create_model
 from vitlab.recipes import cost
-from vitlab.runtime import choose
+from vitlab.runtime import Runtime, choose
 from vitlab.training import meter as meters
 from vitlab.training.meter import Meter
 from vitlab.training.progress import Moment, duration
@@ -64,7 +64,21 @@ def test_mfu_is_three_forward_passes_over_the_peak(monkeypatch):
     meter = Meter(MODEL, CPU, 10)
     meter.add(_result(1.0, 1, 8), waited=0.0)
     clock.now += 4
-    assert meter.read(1, 0.1).mfu == pytest.approx(3 * cost.flops(MODEL.config) * 2 / 1e9)
+    assert meter.read(1, 0.1).mfu == pytest.approx(3 * cost.executed_flops(MODEL.config) * 2 / 1e9)
+    assert cost.executed_flops(MODEL.config) < cost.flops(MODEL.config)
+
+
+@pytest.mark.parametrize(
+    ("named", "compute", "peak"),
+    [
+        ("NVIDIA H100 PCIe", torch.bfloat16, 756e12),
+        ("NVIDIA H200", torch.float32, None),
+        ("toaster", torch.bfloat16, None),
+    ],
+)
+def test_peaks_are_those_of_the_list_of_hardware(monkeypatch, named, compute, peak):
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: named)
+    assert meters._peak(Runtime(torch.device("cuda"), compute)) == peak
 
 
 @pytest.mark.parametrize(("waited", "advised"), [(0.04, False), (0.2, True)])

@@ -12,7 +12,7 @@ from vitlab.data.assembly import Batch as Batch  # part of this module's face
 from vitlab.data.assembly import Plan, assemble
 from vitlab.data.augment import crop_and_draw
 from vitlab.data.images import RGB, Picture, as_picture, decode, open_picture
-from vitlab.data.order import sample_generator, sample_order
+from vitlab.data.order import SampleGenerators, sample_order
 from vitlab.data.resize import prepare
 from vitlab.data.shard_order import shard_order
 from vitlab.data.shards import ShardSource, samples_by_shard, with_block_cache
@@ -40,13 +40,13 @@ class _Opener:
     def __init__(self, source: Source, size: tuple[int, int]) -> None:
         self._source = source
         self._size = size
-        self._kept: dict[int, RGB] = {}
+        self._kept: dict[int, Picture] = {}
         self._room = CACHE_BYTES
 
     def picture(self, index: int) -> Picture:
         kept = self._kept.get(index)
         if kept is not None:
-            return as_picture(kept)
+            return kept
         sample = self._source.read(index)
         picture = open_picture(sample.data, sample.name)
         if picture.largest_shrink(self._size) > 1 or picture.height * picture.width * 3 > self._room:
@@ -54,8 +54,8 @@ class _Opener:
         image_HWC = picture.pixels()
         # Two threads may overdraw the room by an image each, which is harmless; a lock here would not be.
         self._room -= image_HWC.nbytes
-        self._kept[index] = image_HWC
-        return as_picture(image_HWC)
+        kept = self._kept[index] = as_picture(image_HWC)
+        return kept
 
 
 def training_batches(
@@ -114,6 +114,7 @@ def training_batches(
     opener = _Opener(reading, preprocessing.size)
     share = batch_size // ranks
     order_of = _order_of(source, order, seed)
+    generators = SampleGenerators(seed)
 
     def plans() -> Iterator[Plan]:
         for step in range(first_step, steps):
@@ -122,7 +123,7 @@ def training_batches(
             yield Plan(step, indices_B, epochs_B, rank * share)
 
     def make(epoch: int, index: int) -> tuple[RGB, Variation | None]:
-        rng = sample_generator(seed, epoch, index)
+        rng = generators.of(epoch, index)
         image_HWC, variation = crop_and_draw(opener.picture(index), augmentation, preprocessing, rng)
         return (image_HWC, variation) if augmentation.where == "device" else (vary(image_HWC, variation), None)
 

@@ -47,6 +47,8 @@ def prepare(image_HWC: RGB, preprocessing: Preprocessing) -> RGB:
     """
     height, width = image_HWC.shape[:2]
     out_height, out_width = preprocessing.size
+    if (height, width) == (out_height, out_width) and preprocessing.crop == 1:
+        return image_HWC
     box = _box(height, width, preprocessing)
     if (height, width) == (out_height, out_width) and box == (0, 0, width, height):
         return image_HWC

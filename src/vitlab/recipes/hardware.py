@@ -1,11 +1,14 @@
 """What accelerators can do, as their makers state it: memory, and peaks of dense matrix products."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 from vitlab.errors import UserError, unknown_name
 
 PRECISIONS = ("float32", "bfloat16", "fp8")
+# A name with one of these is of another chip, or of a part of one.
+OTHERS = frozenset({"ti", "d", "super", "laptop", "mobile", "mig"})
 
 
 @dataclass(frozen=True)
@@ -45,7 +48,11 @@ DEVICES = (
     _device("A100", 80, float32=19.5, bfloat16=312),
     _device("A100-40GB", 40, float32=19.5, bfloat16=312),
     _device("H100", 80, float32=67, bfloat16=989.4, fp8=1978.9),
+    _device("H100-PCIe", 80, float32=51, bfloat16=756, fp8=1513),
+    _device("H100-NVL", 94, float32=60, bfloat16=835.5, fp8=1671),
     _device("H200", 141, float32=67, bfloat16=989.4, fp8=1978.9),
+    _device("H200-NVL", 141, float32=60, bfloat16=835.5, fp8=1671),
+    _device("GH200", 96, float32=67, bfloat16=989.4, fp8=1978.9),
     _device("B200", 180, float32=75, bfloat16=2250, fp8=4500),
     _device("L40S", 48, float32=91.6, bfloat16=362, fp8=733),
     _device("RTX-3090", 24, float32=35.6, bfloat16=71),
@@ -68,6 +75,18 @@ def find(name: str) -> Hardware:
         if device.name.lower() == name.strip().lower().replace(" ", "-"):
             return device
     raise unknown_name("hardware", name, names(), listing=f"known are {', '.join(names())}")
+
+
+def recognise(named: str) -> Hardware | None:
+    """A device by what its driver calls it, such as "NVIDIA H100 80GB HBM3"; none where it is not known."""
+    words = set(re.split(r"[^a-z0-9]+", named.lower()))
+    fitting = [device for device in DEVICES if _words(device) <= words]
+    # "H100 PCIe" is an H100 too, but the longer name says more.
+    return max(fitting, key=lambda device: len(_words(device)), default=None) if not words & OTHERS else None
+
+
+def _words(device: Hardware) -> set[str]:
+    return set(device.name.lower().split("-"))
 
 
 def device_hours(exaflops: float, peak: float, utilisation: float) -> float:

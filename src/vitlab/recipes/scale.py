@@ -13,6 +13,8 @@ class ScalePart(BaseModel):
     Attributes:
         accumulation: parts that a batch is cut into, one after the other, to save memory; "auto" takes the fewest
             that fit.
+        lanes: shares of a batch that one process learns from side by side, each on its own cores; "auto" takes
+            several on a processor, for a small ViT without dropout, and 1 elsewhere.
         parallel: what several processes do: "ddp" has the whole model in each, "fsdp" cuts weights, gradients and
             optimizer among them; "auto" is ddp where everything fits into half of a device's memory, else fsdp;
             "none" refuses more than one process.
@@ -29,6 +31,7 @@ class ScalePart(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, allow_inf_nan=False)
 
     accumulation: Positive | Literal["auto"] = 1
+    lanes: Positive | Literal["auto"] = "auto"
     parallel: Literal["auto", "none", "ddp", "fsdp"] = "auto"
     compile: Literal["none", "blocks", "step"] = "none"
     recompute: bool = False
@@ -39,4 +42,4 @@ class ScalePart(BaseModel):
 
 
 # Keys of `scale` that a resumed run may change: they change rounding at most.
-ELASTIC = frozenset({"accumulation", "parallel", "compile", "recompute", "keep"})
+ELASTIC = frozenset({"accumulation", "lanes", "parallel", "compile", "recompute", "keep"})

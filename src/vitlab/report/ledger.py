@@ -40,9 +40,8 @@ def ledger(part: Part) -> Table | None:
     speed = _median(part, "images_per_second")
     if speed:
         rows.append(("images a second, median", f"{speed:,.1f}"))
-        rows.append(
-            ("FLOPs a second, of the model's own", f"{cost.FORWARD_AND_BACKWARD * cost.flops(part.config) * speed:.4g}")
-        )
+        done = cost.FORWARD_AND_BACKWARD * cost.executed_flops(part.config) * speed
+        rows.append(("FLOPs a second, as they are done", f"{done:.4g}"))
         rows.append(("hours at that speed", f"{seen / speed / 3600:.3g}"))
     mfu, waited, most = _median(part, "mfu"), _median(part, "data_wait"), _most(part, "memory_bytes")
     if mfu is not None:
@@ -51,10 +50,17 @@ def ledger(part: Part) -> Table | None:
         rows.append(("waiting for images, median", f"{waited:.1%}"))
     if most:
         rows.append(("most memory, GB", f"{most / 1e9:.3g}"))
-    energy = _most(part, "energy_joules")
-    if energy:
-        rows.append(("energy, kWh", f"{energy / 3.6e6:.3g}"))
+    rows += _energy(part)
     return Table("What it cost", ("", "this run"), tuple(rows), numbers={"exaflops": exaflops, "core_days": core_days})
+
+
+def _energy(part: Part) -> list[tuple[str, str]]:
+    """A row where energy was told; a run that went on elsewhere may know that of a part of its steps only."""
+    joules, lines = _values(part, "energy_joules"), len(_values(part, "images_per_second"))
+    if not joules:
+        return []
+    some = "" if len(joules) >= lines else f" ({len(joules)} of {lines} lines)"
+    return [(f"energy of training as far as told, kWh{some}", f"{sum(joules) / 3.6e6:.3g}")]
 
 
 def _values(part: Part, name: str) -> tuple[float, ...]:

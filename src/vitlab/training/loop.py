@@ -21,6 +21,7 @@ from vitlab.training.checkpoint_files import remove_debris
 from vitlab.training.divergence import Diverged, FiniteWatch, TrainingFailed
 from vitlab.training.interruption import Interrupted, StopRequest, watching
 from vitlab.training.judging import Hook, is_over, judge
+from vitlab.training.lanes import lanes_of
 from vitlab.training.meter import Meter
 from vitlab.training.optimizers import learning_rate
 from vitlab.training.parallel import Replica
@@ -93,8 +94,9 @@ def train(
     runtime = replace(runtime, compute=runtime.compute_of(recipe.scale.precision))
     _check_shares(recipe, runtime)
     model.to(runtime.device)
-    parts = memory.parts_of_a_batch(recipe, model, runtime)
-    replica = parallel.spread(model, recipe.scale, runtime)
+    lanes = lanes_of(recipe, model, runtime)
+    parts = memory.parts_of_a_batch(recipe, model, runtime) * lanes
+    replica = parallel.spread(model, recipe.scale, runtime, lanes)
     state = start(replica, recipe)
     first = checkpoint.load_newest(run.checkpoints, state, runtime)
     if runtime.is_first:

@@ -1,18 +1,18 @@
 """What a run's numbers are: means over the steps since the last look, and where the time went."""
 
+import math
 import os
 import time
 
 import torch
 
 from vitlab.models.build import Model
-from vitlab.recipes import cost
+from vitlab.recipes import cost, hardware
 from vitlab.runtime import Runtime, sums
+from vitlab.training.energy import Energy
 from vitlab.training.progress import Moment
 from vitlab.training.step import StepResult
 
-# Dense bfloat16 peaks by what torch calls the device, in FLOP/s.
-PEAKS = {"H100 PCIe": 756e12, "H100": 989.4e12, "H200": 989.4e12, "A100": 312e12, "B200": 2250e12, "L40S": 362e12}
 MUCH_WAITING = 0.05
 
 
@@ -27,8 +27,9 @@ class Meter:
 
     def __init__(self, model: Model, runtime: Runtime, total: int) -> None:
         self._runtime, self._total = runtime, total
-        self._flops = cost.FORWARD_AND_BACKWARD * cost.flops(model.config)
+        self._flops = cost.FORWARD_AND_BACKWARD * cost.executed_flops(model.config)
         self._peak = _peak(runtime)
+        self._energy = Energy(runtime)
         self._results: list[StepResult] = []
         self._waited = self._waited_in_all = self._timed_in_all = 0.0
         self._since = time.perf_counter()
@@ -40,6 +41,10 @@ class Meter:
 
     def restart_clock(self) -> None:
         """What was done since the last look was no training."""
+        self._energy.take()
+        self._start_clock()
+
+    def _start_clock(self) -> None:
         self._since, self._waited = time.perf_counter(), 0.0
 
     def read(self, step: int, rate: float) -> Moment:
@@ -47,7 +52,8 @@ class Meter:
         loss, hits, rows = _totals(self._results)
         seconds = max(1e-9, time.perf_counter() - self._since)
         steps = max(1, len(self._results))
-        loss, hits, rows, waited = sums(self._runtime, (loss, hits, rows, self._waited / self._runtime.ranks))
+        own = (loss, hits, rows, self._waited / self._runtime.ranks, self._energy.take())
+        loss, hits, rows, waited, joules = sums(self._runtime, own)
         self._waited_in_all += waited
         self._timed_in_all += seconds
         speed = rows / seconds
@@ -56,9 +62,10 @@ class Meter:
             learning_rate=rate, data_wait=min(1.0, waited / seconds), memory_bytes=_memory(self._runtime),
             seconds_left=seconds / steps * (self._total - step),
             mfu=self._flops * speed / (self._peak * self._runtime.ranks) if self._peak else None,
+            energy_joules=None if math.isnan(joules) else joules,
         )  # fmt: skip
         self._results = []
-        self.restart_clock()
+        self._start_clock()
         return moment
 
     def advice(self) -> str:
@@ -85,8 +92,8 @@ def _totals(results: list[StepResult]) -> tuple[float, float, float]:
 def _peak(runtime: Runtime) -> float | None:
     if runtime.device.type != "cuda" or runtime.compute != torch.bfloat16:
         return None
-    name = torch.cuda.get_device_name(runtime.device)
-    return next((peak for part, peak in PEAKS.items() if part in name), None)
+    found = hardware.recognise(torch.cuda.get_device_name(runtime.device))
+    return found.peaks.get("bfloat16") if found else None
 
 
 def _memory(runtime: Runtime) -> int:

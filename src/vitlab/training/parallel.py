@@ -24,6 +24,7 @@ from vitlab.models.build import Model
 from vitlab.models.resnet import ResNet, Unit
 from vitlab.recipes.scale import ScalePart
 from vitlab.runtime import Runtime, sum_on_device
+from vitlab.training.lanes import Lanes
 
 
 @dataclass(frozen=True)
@@ -43,12 +44,14 @@ class Replica:
         weights: parameters, or pieces of them, by their names in the model; live.
         pieces: which rows each weight is of; none where weights are whole.
         whole: the plain model, that is evaluated and saved; none where another process has it.
+        lanes: what learns side by side in this process; none where one after the other.
     """
 
     model: nn.Module
     weights: dict[str, Tensor]
     pieces: dict[str, Piece]
     whole: Model | None
+    lanes: Lanes | None = None
 
     @property
     def is_cut(self) -> bool:
@@ -63,13 +66,14 @@ def blocks_of(model: Model) -> list[nn.Module]:
     return list(model.blocks)
 
 
-def spread(model: Model, scale: ScalePart, runtime: Runtime) -> Replica:
+def spread(model: Model, scale: ScalePart, runtime: Runtime, lanes: int = 1) -> Replica:
     """This process's share of `model`, as `scale` says.
 
     Args:
         model: on the runtime's device, the same in all processes; it may be changed in place.
         scale: what to apply.
         runtime: the processes.
+        lanes: shares of a batch that are learned from side by side, see `lanes_of`; 1 in a run of several processes.
 
     Raises:
         UserError: several processes for a recipe that forbids them, or fp8 where there is none.
@@ -91,7 +95,8 @@ def spread(model: Model, scale: ScalePart, runtime: Runtime) -> Replica:
         ids = [runtime.device.index] if runtime.device.type == "cuda" else None
         called = DistributedDataParallel(model, device_ids=ids, gradient_as_bucket_view=True)
         _settle(called, model, runtime)
-    return Replica(called, dict(model.named_parameters()), {}, model)
+    assert lanes == 1 or way == "none"
+    return Replica(called, dict(model.named_parameters()), {}, model, Lanes(model, lanes) if lanes > 1 else None)
 
 
 def chosen_way(model: Model, scale: ScalePart, runtime: Runtime) -> str:

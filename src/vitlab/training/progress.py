@@ -25,6 +25,8 @@ class Moment:
         memory_bytes: taken by tensors on a GPU, by the process elsewhere.
         seconds_left: at this speed.
         mfu: share of the devices' bfloat16 peak that the model's own arithmetic takes; none where no peak is known.
+        energy_joules: taken since the last such number by the run's GPUs, and by its machines' processors and memory
+            where those can be read; evaluations are left out, what other programs took is not. None where not told.
     """
 
     step: int
@@ -36,6 +38,7 @@ class Moment:
     memory_bytes: int = 0
     seconds_left: float = 0.0
     mfu: float | None = None
+    energy_joules: float | None = None
 
     def numbers(self) -> dict[str, float]:
         """As they are logged; what is not known is left out."""

@@ -1,0 +1,142 @@
+"""Lanes: several shares of a batch at once are the whole batch, and the same every time."""
+
+import shutil
+import threading
+
+import pytest
+import torch
+
+from vitlab import create_model
+from vitlab.data.catalog import open_source
+from vitlab.errors import UserError
+from vitlab.models.build import Model
+from vitlab.recipes import library
+from vitlab.recipes.schema import Recipe, with_changes
+from vitlab.runtime import Runtime, choose, seeded
+from vitlab.training.lanes import Lanes, lanes_of
+from vitlab.training.loop import train
+from vitlab.training.parallel import copy_into, spread
+from vitlab.training.progress import Display
+from vitlab.training.run_directory import open_run, read_metrics
+
+TINY = dict(patch=7, hidden=16, layers=2, mlp=16, heads=2)
+CPU = choose("cpu")
+
+
+@pytest.fixture
+def two_threads():
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(before)
+
+
+def _recipe(**changes: object) -> Recipe:
+    base = with_changes(library.find("demo-upstream"), ["batch_size=36", "averaging=0", "log_every=1", "steps=6"])
+    return with_changes(base, [f"{key.replace('__', '.')}={value}" for key, value in changes.items()])
+
+
+def _model(**changes: float) -> Model:
+    with seeded(0, "initialisation"):
+        return create_model("ViT-Ti/7", num_classes=10, image_size=28, **{"dropout": 0.0, **TINY, **changes})
+
+
+def _train(path, recipe: Recipe) -> Model:
+    source, model = open_source("digits", "train"), _model()
+    with open_run(path, recipe, data=source.fingerprint, environment={}, resume=True) as run:
+        return train(recipe, model, model.preprocessing, source, run, runtime=CPU, display=Display())
+
+
+def _equal(one: Model, other: Model) -> bool:
+    return all(torch.equal(value, other.state_dict()[name]) for name, value in one.state_dict().items())
+
+
+@pytest.mark.parametrize("lanes", [2, 3, 4])
+@pytest.mark.parametrize("parts", [1, 2])
+def test_lanes_learn_what_one_learns(tmp_path, lanes, parts):
+    options = dict(optimizer__kind="sgd", optimizer__learning_rate=0.05)
+    one = _train(tmp_path / "one", _recipe(**options, scale__lanes=1))
+    several = _train(tmp_path / "several", _recipe(**options, scale__lanes=lanes, scale__accumulation=parts))
+    for name, value in one.state_dict().items():
+        torch.testing.assert_close(several.state_dict()[name], value, atol=1e-6, rtol=0)
+    lines = zip(read_metrics(tmp_path / "one"), read_metrics(tmp_path / "several"), strict=True)
+    for expected, found in lines:
+        assert found["loss"] == pytest.approx(expected["loss"], rel=1e-5)
+        assert found["accuracy"] == expected["accuracy"]
+
+
+def test_lanes_give_the_same_bits_every_time_also_when_resumed(tmp_path):
+    recipe = _recipe(scale__lanes=3, scale__keep=3, checkpoint_every=2)
+    whole = _train(tmp_path / "whole", recipe)
+    assert _equal(whole, _train(tmp_path / "again", recipe))
+    later = sorted((tmp_path / "again" / "checkpoints").iterdir())[1:]
+    assert len(later) == 2
+    for path in later:
+        shutil.rmtree(path)
+    assert _equal(whole, _train(tmp_path / "again", recipe))
+
+
+def test_twins_have_the_models_weights_and_gradients_of_their_own():
+    replica = spread(_model(), _recipe().scale, CPU, lanes=3)
+    assert replica.lanes is not None
+    model, *twins = replica.lanes.models
+    assert len(twins) == 2
+    assert model is replica.model
+    copy_into({name: torch.randn_like(weight) for name, weight in replica.weights.items()}, replica.weights)
+    for twin in twins:
+        for (name, own), (other_name, other) in zip(model.named_parameters(), twin.named_parameters(), strict=True):
+            assert name == other_name
+            assert own.data_ptr() == other.data_ptr()
+            assert torch.equal(own, other)
+            assert own is not other
+
+
+def test_a_mistake_in_a_lane_is_told_when_all_are_done():
+    lanes = Lanes(_model(), 2)
+    ended = threading.Event()
+
+    def work(model, parts):
+        if parts[0] == "bad":
+            raise ValueError("bad part")
+        ended.set()
+
+    for order in (["good", "bad"], ["bad", "good"]):
+        ended.clear()
+        with pytest.raises(ValueError, match="bad part"):
+            lanes.run(work, order)
+        assert ended.is_set()
+
+
+@pytest.mark.usefixtures("two_threads")
+def test_a_lane_has_its_share_of_the_cores():
+    lanes = Lanes(_model(), 2)
+    with lanes.on_own_cores():
+        assert torch.get_num_threads() == 1
+        assert lanes.run(lambda model, parts: torch.get_num_threads(), ["a", "b"]) == [1, 1]
+    assert torch.get_num_threads() == 2
+
+
+@pytest.mark.usefixtures("two_threads")
+def test_small_models_without_dropout_go_in_lanes_by_themselves():
+    assert lanes_of(_recipe(), _model(), CPU) == 2
+    assert lanes_of(_recipe(batch_size=20), _model(), CPU) == 1
+    assert lanes_of(_recipe(), _model(dropout=0.1), CPU) == 1
+    assert lanes_of(_recipe(), create_model("ViT-S/16", image_size=224, num_classes=2), CPU) == 1
+    assert lanes_of(_recipe(), create_model("BiT-R50x1", image_size=32, num_classes=2), CPU) == 1
+    assert lanes_of(_recipe(), _model(), Runtime(torch.device("cpu"), torch.float32, rank=1, ranks=2)) == 1
+    assert lanes_of(_recipe(), _model(), Runtime(torch.device("cuda"), torch.bfloat16)) == 1
+    torch.set_num_threads(1)
+    assert lanes_of(_recipe(), _model(), CPU) == 1
+
+
+@pytest.mark.parametrize(
+    ("changes", "dropout", "words"),
+    [
+        ({"scale__compile": "blocks"}, 0.0, "scale.compile"),
+        ({"scale__recompute": "true"}, 0.0, "scale.recompute"),
+        ({}, 0.1, "dropout"),
+    ],
+)
+def test_lanes_that_cannot_be_are_refused_in_a_line(changes, dropout, words):
+    with pytest.raises(UserError, match=rf"scale\.lanes=2: .*{words}"):
+        lanes_of(_recipe(scale__lanes=2, **changes), _model(dropout=dropout), CPU)
