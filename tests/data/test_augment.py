@@ -12,7 +12,7 @@ from PIL import Image
 from data.pictures import encode
 from vitlab.data.augment import augment, crop_box, inception_crop, pad_crop
 from vitlab.data.images import as_picture, open_picture
-from vitlab.data.order import sample_generator
+from vitlab.data.order import SampleGenerators
 from vitlab.data.resize import bilinear, prepare
 from vitlab.errors import UserError
 from vitlab.recipes.augmentation import Augmentation
@@ -22,13 +22,13 @@ sides = st.integers(1, 400)
 
 
 def rngs(count):
-    return (sample_generator(1, 0, index) for index in range(count))
+    return (SampleGenerators(1).of(0, index) for index in range(count))
 
 
 @given(sides, sides, st.integers(0, 2**32))
 def test_a_crop_keeps_to_its_ranges(height, width, seed):
     rules = Augmentation(crop="inception", area=(0.2, 0.8), aspect=(0.75, 4 / 3))
-    top, left, box_height, box_width = crop_box(height, width, rules, sample_generator(seed, 0, 0))
+    top, left, box_height, box_width = crop_box(height, width, rules, SampleGenerators(seed).of(0, 0))
     assert 0 <= top <= top + box_height <= height
     assert 0 <= left <= left + box_width <= width
     if (box_height, box_width) != (height, width):
@@ -68,14 +68,14 @@ def test_crops_stand_everywhere():
 
 def test_where_no_box_fits_the_whole_image_is_taken():
     rules = Augmentation(crop="inception", area=(0.5, 1), aspect=(0.75, 4 / 3))
-    assert crop_box(2, 400, rules, sample_generator(0, 0, 0)) == (0, 0, 2, 400)
+    assert crop_box(2, 400, rules, SampleGenerators(0).of(0, 0)) == (0, 0, 2, 400)
 
 
 def test_the_crops_resize_is_bilinear_without_antialiasing(photo):
     whole = Augmentation(crop="inception", area=(1, 1), aspect=(1, 1))
     square = np.ascontiguousarray(photo[:400, :400])
     for size in ((224, 224), (96, 96), (600, 500)):
-        found = inception_crop(as_picture(square), whole, size, sample_generator(0, 0, 0))
+        found = inception_crop(as_picture(square), whole, size, SampleGenerators(0).of(0, 0))
         numbers = torch.from_numpy(square).permute(2, 0, 1)[None].double()
         expected = torch.nn.functional.interpolate(numbers, size=size, mode="bilinear", align_corners=False)
         assert abs(found - expected[0].permute(1, 2, 0).numpy()).max() <= 1.01
@@ -104,7 +104,7 @@ def test_pad_crop_moves_the_image_over_black():
 @given(st.integers(1, 30), st.integers(0, 40), st.integers(0, 2**32))
 def test_pad_crop_keeps_the_size_whatever_the_padding(side, pad, seed):
     image = np.full((side, side, 3), 9, np.uint8)
-    assert pad_crop(image, pad, sample_generator(seed, 0, 0)).shape == image.shape
+    assert pad_crop(image, pad, SampleGenerators(seed).of(0, 0)).shape == image.shape
 
 
 def test_half_of_the_images_are_mirrored(photo):
@@ -125,7 +125,7 @@ def test_every_crop_gives_the_models_size_and_repeats_itself(crop, shape):
     image = np.array(Image.effect_noise(shape[::-1], 90).convert("RGB"))
     given_image = image.copy()
     rules, size = Augmentation(crop=crop), Preprocessing(size=(28, 20))
-    first, second, other = (augment(image, rules, size, sample_generator(seed, 3, 4)) for seed in (1, 1, 2))
+    first, second, other = (augment(image, rules, size, SampleGenerators(seed).of(3, 4)) for seed in (1, 1, 2))
     assert first.shape == (28, 20, 3)
     assert first.dtype == np.uint8
     assert (first == second).all()

@@ -7,18 +7,18 @@ from hypothesis import strategies as st
 
 from vitlab.data.augment import augment
 from vitlab.data.erasing import Erasure, draw_erasure, erase
-from vitlab.data.order import sample_generator
+from vitlab.data.order import SampleGenerators
 from vitlab.recipes.augmentation import Augmentation
 from vitlab.recipes.preprocessing import Preprocessing
 
 
 def drawn(count, size=(300, 200), probability=1.0):
-    return [draw_erasure(probability, size, sample_generator(2, 0, index)) for index in range(count)]
+    return [draw_erasure(probability, size, SampleGenerators(2).of(0, index)) for index in range(count)]
 
 
 @given(st.integers(1, 200), st.integers(1, 200), st.integers(0, 2**32))
 def test_a_rectangle_lies_in_the_image_and_keeps_to_its_ranges(height, width, seed):
-    erasure = draw_erasure(1.0, (height, width), sample_generator(seed, 0, 0))
+    erasure = draw_erasure(1.0, (height, width), SampleGenerators(seed).of(0, 0))
     if erasure is None:
         return
     erased_height, erased_width, channels = erasure.noise_HWC.shape
@@ -65,7 +65,7 @@ def test_the_probability_is_kept():
 
 
 def test_off_draws_nothing():
-    rng, untouched = sample_generator(0, 0, 0), sample_generator(0, 0, 0)
+    rng, untouched = SampleGenerators(0).of(0, 0), SampleGenerators(0).of(0, 0)
     assert draw_erasure(0.0, (8, 8), rng) is None
     assert rng.random() == untouched.random()
 
@@ -91,8 +91,8 @@ def test_augment_erases_last(photo):
     rules = Augmentation(randaugment_layers=1, randaugment_magnitude=9, erase=1.0)
     before = Augmentation(randaugment_layers=1, randaugment_magnitude=9)
     for index in range(20):
-        rng = sample_generator(1, 0, index)
+        rng = SampleGenerators(1).of(0, index)
         unerased = augment(photo, before, size, rng)
         erasure = draw_erasure(1.0, (32, 32), rng)
-        found = augment(photo, rules, size, sample_generator(1, 0, index))
+        found = augment(photo, rules, size, SampleGenerators(1).of(0, index))
         np.testing.assert_array_equal(found, erase(unerased, erasure))

@@ -77,6 +77,34 @@ def test_threads_and_entry_change_nothing(source, workers, first_step, monkeypat
     assert threads() == []
 
 
+def test_a_stream_of_many_steps_is_the_same_wherever_it_is_entered(source):
+    """The order is computed for several steps at once, from wherever it starts."""
+    steps = 2 * loader.STEPS_AT_A_TIME + 3
+    whole = list(stream(source, steps=steps, batch_size=2))
+    assert [batch.step for batch in whole] == list(range(steps))
+    later = list(stream(source, first_step=5, steps=steps, batch_size=2))
+    assert len(later) == steps - 5
+    for expected, found in zip(whole[5:], later, strict=True):
+        same(expected, found)
+
+
+def test_raw_pixels_of_the_models_size_are_light():
+    plain, size = Augmentation(crop="pad", pad=1, flip=True), Preprocessing(size=(28, 28))
+    raw, pieces = open_source("digits", "train"), open_source("fashion-mnist-full", "train")
+    assert loader.is_light(pieces, size, plain)
+    assert not loader.is_light(pieces, Preprocessing(size=(32, 32)), plain)
+    assert not loader.is_light(pieces, size, Augmentation(crop="inception"))
+    assert not loader.is_light(pieces, size, replace(plain, randaugment_layers=2, randaugment_magnitude=9))
+    assert not loader.is_light(raw, size, plain)
+
+
+def test_a_broken_first_image_is_not_light_and_tells_nothing_yet(tmp_path):
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "a.png").write_bytes(b"no image")
+    assert not loader.is_light(open_folder(tmp_path, "train"), SMALL, RULES)
+
+
 def test_the_cache_changes_nothing(source, monkeypatch):
     expected = list(stream(source))
     for room in (0, 20_000):

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from PIL import Image, ImageOps
 
 from vitlab.data.augment import augment
-from vitlab.data.order import sample_generator
+from vitlab.data.order import SampleGenerators
 from vitlab.data.randaugment import OPERATIONS, Operation, apply_operation, argument, draw_operations
 from vitlab.recipes.augmentation import AUGREG, Augmentation, augreg
 from vitlab.recipes.preprocessing import Preprocessing
@@ -264,7 +264,7 @@ def test_large_images_are_worked_on_block_by_block_without_seams(name):
 
 def test_operations_are_drawn_uniformly_and_both_ways():
     size = (20, 30)
-    drawn = [draw_operations(3, 10, size, sample_generator(5, 0, index)) for index in range(4000)]
+    drawn = [draw_operations(3, 10, size, SampleGenerators(5).of(0, index)) for index in range(4000)]
     for layer in range(3):
         counts = np.array([sum(operations[layer].name == name for operations in drawn) for name in OPERATIONS])
         assert ((counts - 250) ** 2 / 250).sum() < 15 + 6 * np.sqrt(30)
@@ -287,7 +287,7 @@ def test_operations_are_drawn_uniformly_and_both_ways():
 
 @given(st.integers(0, 2**64 - 1), st.integers(0, 1000))
 def test_draws_repeat_themselves(seed, index):
-    first, second = (draw_operations(2, 9, (32, 32), sample_generator(seed, 1, index)) for _ in range(2))
+    first, second = (draw_operations(2, 9, (32, 32), SampleGenerators(seed).of(1, index)) for _ in range(2))
     assert first == second
 
 
@@ -296,11 +296,11 @@ def test_augment_applies_crop_flip_then_the_operations(photo):
     rules = Augmentation(crop="inception", randaugment_layers=2, randaugment_magnitude=9)
     plain = Augmentation(crop="inception")
     for index in range(40):
-        rng = sample_generator(1, 0, index)
+        rng = SampleGenerators(1).of(0, index)
         expected_image = augment(photo, plain, size, rng)  # draws crop and flip, and no more
         for operation in draw_operations(2, 9, (32, 32), rng):
             expected_image = apply_operation(expected_image, operation)
-        found = augment(photo, rules, size, sample_generator(1, 0, index))
+        found = augment(photo, rules, size, SampleGenerators(1).of(0, index))
         np.testing.assert_array_equal(found, expected_image)
 
 

@@ -31,7 +31,7 @@ def test_the_papers_decay_after_200_updates_is_the_mean_of_moving_weights():
         average.update(weights)
     shares = 0.9999 ** np.arange(199, -1, -1)
     expected = (shares[:, None] * steps.astype(np.float32)).sum(0) / shares.sum()
-    np.testing.assert_allclose(average.weights()["w"].numpy(), expected, atol=2e-5, rtol=1e-5)
+    np.testing.assert_allclose(average.weights()["w"].numpy(), expected, atol=1e-6, rtol=1e-6)
 
 
 def test_the_average_of_one_update_is_the_weights_themselves():

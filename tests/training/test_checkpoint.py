@@ -85,7 +85,7 @@ def test_losing_any_part_of_the_state_changes_the_end(tmp_path, lost):
     if lost == "optimizer":
         resumed.optimizer.state.clear()
     elif lost == "average":
-        for value in resumed.average.sums.values():
+        for value in resumed.average.means.values():
             value.zero_()
     else:
         resumed.average.updates = 0

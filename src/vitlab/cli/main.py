@@ -78,9 +78,10 @@ def _run(verb: str, words: list[str]) -> int:
         return 0
     if verb not in VERBS:
         raise unknown_name("verb", verb, VERBS, listing="`vitlab --help` lists them")
-    # Threads that wait for each other by spinning stall for whole time slices once anything else wants a core: 36
-    # images/s instead of 1,000 in the demo on two cores. OpenMP reads this when torch is imported.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    # Threads that wait for each other by spinning for milliseconds stall once anything else wants a core; threads that
+    # never spin take up to twice as long on a quiet machine. OpenMP reads this when torch is imported.
+    if "OMP_WAIT_POLICY" not in os.environ:
+        os.environ.setdefault("GOMP_SPINCOUNT", "3000")
     app = importlib.import_module(f"vitlab.cli.{verb}").app
     code = typer.main.get_command(app).main(words, prog_name=f"vitlab {verb}", standalone_mode=False)
     return code if isinstance(code, int) else 0

@@ -13,6 +13,7 @@ from vitlab.data.assembly import Plan, assemble
 from vitlab.data.augment import crop_and_draw
 from vitlab.data.images import RGB, Picture, as_picture, decode, open_picture
 from vitlab.data.order import SampleGenerators, sample_order
+from vitlab.data.ppm import is_ppm
 from vitlab.data.resize import prepare
 from vitlab.data.shard_order import shard_order
 from vitlab.data.shards import ShardSource, samples_by_shard, with_block_cache
@@ -27,6 +28,7 @@ Int64s = NDArray[np.int64]
 
 CACHE_BYTES = 256 * 2**20
 SHARDS_AT_A_TIME = 8
+STEPS_AT_A_TIME = 16  # whose order is computed at once: a small batch's own costs as much
 BLOCK_CACHE_BYTES = 2**30  # of shards behind URLs: as many shards of 128 MiB
 
 
@@ -51,10 +53,10 @@ class _Opener:
         picture = open_picture(sample.data, sample.name)
         if picture.largest_shrink(self._size) > 1 or picture.height * picture.width * 3 > self._room:
             return picture
-        image_HWC = picture.pixels()
+        kept = as_picture(picture.pixels()) if picture.shrinkable else picture  # what cannot be shrunk is decoded
         # Two threads may overdraw the room by an image each, which is harmless; a lock here would not be.
-        self._room -= image_HWC.nbytes
-        kept = self._kept[index] = as_picture(image_HWC)
+        self._room -= kept.height * kept.width * 3
+        self._kept[index] = kept
         return kept
 
 
@@ -117,10 +119,13 @@ def training_batches(
     generators = SampleGenerators(seed)
 
     def plans() -> Iterator[Plan]:
-        for step in range(first_step, steps):
-            positions = step * batch_size + rank * share + np.arange(share)
-            epochs_B, indices_B = order_of(positions)
-            yield Plan(step, indices_B, epochs_B, rank * share)
+        for first in range(first_step, steps, STEPS_AT_A_TIME):
+            some = range(first, min(first + STEPS_AT_A_TIME, steps))
+            positions_SB = np.array(some)[:, None] * batch_size + rank * share + np.arange(share)
+            epochs_N, indices_N = order_of(positions_SB.ravel())
+            rows = zip(some, indices_N.reshape(positions_SB.shape), epochs_N.reshape(positions_SB.shape), strict=True)
+            for step, indices_B, epochs_B in rows:
+                yield Plan(step, indices_B, epochs_B, rank * share)
 
     def make(epoch: int, index: int) -> tuple[RGB, Variation | None]:
         rng = generators.of(epoch, index)
@@ -131,6 +136,22 @@ def training_batches(
         plans(), make, source.labels_N, preprocessing.size,
         workers=workers, bad_images=bad_images, pin_memory=pin_memory,
     )  # fmt: skip
+
+
+def is_light(source: Source, preprocessing: Preprocessing, augmentation: Augmentation) -> bool:
+    """Whether an image takes microseconds to make, so that handing it to another thread costs more than it saves.
+
+    That is so for raw pixels of the model's own size that are cropped and mirrored at most.
+    """
+    try:
+        sample = source.read(0)
+        if not is_ppm(sample.data):
+            return False
+        picture = open_picture(sample.data, sample.name)
+    except UserError:
+        return False  # told when its turn comes
+    plain = augmentation.crop in ("none", "pad") and not augmentation.randaugment_layers and not augmentation.erase
+    return plain and (picture.height, picture.width) == preprocessing.size and preprocessing.crop == 1
 
 
 def _order_of(source: Source, order: Order, seed: int) -> Callable[[Int64s], tuple[Int64s, Int64s]]:

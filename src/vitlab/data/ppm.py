@@ -42,7 +42,7 @@ def read_ppm(data: bytes, name: str) -> NDArray[np.uint8]:
 
 def as_rgb(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """Grey (height, width) as three equal channels; RGB as it is."""
-    return np.repeat(image[:, :, None], 3, axis=2) if image.ndim == 2 else image
+    return image.repeat(3).reshape(*image.shape, 3) if image.ndim == 2 else image
 
 
 def write_ppm(image_HWC: NDArray[np.uint8]) -> bytes:

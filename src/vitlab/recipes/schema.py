@@ -49,7 +49,7 @@ class DataPart(Part):
         exclude: a list of training images to leave out, as `vitlab dedup` writes it.
         order: "global" shuffles over the whole data set; "shards" reads whole shards in a shuffled order and shuffles
             within a few of them at a time, which object storage prefers.
-        workers: decoding threads; none takes one a processor.
+        workers: decoding threads; none takes one a processor, or 0 where images are light and a small model has lanes.
     """
 
     source: str = ""

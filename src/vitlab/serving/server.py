@@ -18,6 +18,7 @@ from vitlab.serving.engine import EngineName, make_engine
 from vitlab.serving.gate import App, Gate
 from vitlab.serving.limits import Limits
 from vitlab.serving.looking import Looking
+from vitlab.serving.memory import return_large_buffers
 
 BACKLOG = 128
 
@@ -85,4 +86,5 @@ def make_server(app: Gate, limits: Limits) -> uvicorn.Server:
 
 def serve(app: Gate, listener: socket.socket, limits: Limits) -> None:
     """Answer requests until the process is asked to stop."""
+    return_large_buffers()
     make_server(app, limits).run(sockets=[listener])

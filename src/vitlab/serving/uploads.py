@@ -1,7 +1,5 @@
 """From the body of a request to an image: raw bytes or a form, its pixels counted before any is decoded."""
 
-import ctypes
-from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,7 +16,6 @@ from vitlab.serving.limits import Limits, Refused
 NAME = "the image"  # in errors; what a client calls its file is never used
 FIELD = b"image"
 MOST_PARTS = 16
-LARGE_PIXELS = 4_000_000
 IN_A_FORM = "send a form with the image as its field 'image', or the image alone"
 
 
@@ -58,28 +55,14 @@ def decode_upload(data: bytes, limits: Limits) -> RGB:
     Raises:
         Refused: 413, it has more pixels than `limits.pixels`; 422, it is no image that can be decoded.
     """
-    pixels = 0
     try:
         if not is_ppm(data):  # whose pixels are no more than its bytes
             width, height = open_image(data, NAME).size
-            pixels = width * height
-            if pixels > limits.pixels:
+            if width * height > limits.pixels:
                 raise Refused(413, f"{width} x {height} pixels are more than the {limits.pixels:,} that are taken")
         return images.decode(data, NAME)
     except UserError as error:
         raise Refused(413 if "that are decoded" in str(error) else 422, str(error)) from None
-    finally:
-        if LARGE_PIXELS < pixels <= limits.pixels:
-            _give_memory_back()
-
-
-def _give_memory_back() -> None:
-    """Returns what a large image took to the system.
-
-    Glibc keeps freed memory in pieces: without this, 20,000 hostile requests leave 30 MB of it with the process.
-    """
-    with suppress(AttributeError, OSError):  # another C library
-        ctypes.CDLL(None).malloc_trim(0)
 
 
 @dataclass

@@ -166,7 +166,7 @@ def restore(folder: Path, about: Mapping[str, Any], state: TrainingState) -> Non
         _restore_optimizer(state, stored.get("optimizer"))
         if state.average is not None:
             state.average.updates = int(about["average_updates"])
-            for name, value in state.average.sums.items():
+            for name, value in state.average.means.items():
                 value.copy_(_rows(stored["average"], name, state, value))
     state.progress.restore(about["progress"])
 

@@ -19,7 +19,7 @@ from torch import Tensor
 from vitlab import files
 from vitlab.errors import UserError
 
-VERSION = 2
+VERSION = 3
 MANIFEST = "manifest.json"
 LARGEST_MANIFEST = 2**28
 CHUNK = 2**24

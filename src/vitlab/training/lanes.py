@@ -26,7 +26,7 @@ R = TypeVar("R")
 
 MOST_LANES = 4  # more of them would wait for Python's lock
 FEWEST_IMAGES = 16  # of a lane
-LARGEST_MODEL = 2e8  # floating-point operations of one image's forward pass; above, spreading operations is as good
+LARGEST_MODEL = 1e9  # floating-point operations of one image's forward pass; above, spreading operations is as good
 
 
 class Lanes:

@@ -107,7 +107,7 @@ def train(
         watching() as request,
         Saver(run.checkpoints, state, runtime, recipe.scale.keep) as saver,
         sinks.opened(recipe, run.path, first, wanted=runtime.is_first) as sink,
-        closing(_batches(recipe, preprocessing, source, runtime, first, total)) as batches,
+        closing(_batches(recipe, preprocessing, source, runtime, first, total, lanes)) as batches,
     ):
         course = _Course(
             recipe, runtime, total, Cutter(recipe, preprocessing, len(source.classes), runtime, parts),
@@ -138,13 +138,16 @@ def _check_shares(recipe: Recipe, runtime: Runtime) -> None:
 
 
 def _batches(
-    recipe: Recipe, preprocessing: Preprocessing, source: Source, runtime: Runtime, first: int, total: int
+    recipe: Recipe, preprocessing: Preprocessing, source: Source, runtime: Runtime, first: int, total: int, lanes: int
 ) -> Generator[Batch]:
     """The batches from a step on, in a form that can be closed early."""
+    workers = recipe.data.workers
+    if workers is None and lanes > 1 and loader.is_light(source, preprocessing, recipe.augmentation):
+        workers = 0  # they would take the lanes' cores
     batches = loader.training_batches(
         source, preprocessing, recipe.augmentation,
         batch_size=recipe.batch_size, seed=recipe.seed, first_step=first, steps=total,
-        workers=recipe.data.workers, rank=runtime.rank, ranks=runtime.ranks, bad_images=recipe.data.bad_images,
+        workers=workers, rank=runtime.rank, ranks=runtime.ranks, bad_images=recipe.data.bad_images,
         order=recipe.data.order, pin_memory=runtime.device.type == "cuda",
     )  # fmt: skip
     yield from prefetched(batches, runtime.device)

@@ -62,7 +62,7 @@ class TrainingState:
     def tensors(self) -> dict[str, dict[str, Tensor]]:
         """All tensors by kind ("model", "optimizer", "average") and name; live."""
         kinds = {"model": self.weights, "optimizer": dict(self._moments())}
-        return kinds if self.average is None else {**kinds, "average": self.average.sums}
+        return kinds if self.average is None else {**kinds, "average": self.average.means}
 
     def piece(self, name: str, tensor: Tensor) -> Piece | None:
         """Which rows of the whole a tensor of `tensors` holds; none where it is whole."""
