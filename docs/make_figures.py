@@ -1,6 +1,6 @@
 """Draws the pictures of docs/inspection.md: of a ViT trained on Fashion-MNIST, and of a trained ViT-S/14 on photos.
 
-Usage: python docs/make_figures.py RUN      the folder of `vitlab pretrain fashion-mnist --data fashion-mnist`
+Usage: python docs/make_figures.py RUN      the folder of `vitlab pretrain fashion-mnist`
 
 It needs the development packages, and Debian's chromium and chromium-driver for the page's picture.
 """
