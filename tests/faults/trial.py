@@ -144,7 +144,7 @@ def _forget_moments(key: str) -> None:
 
 
 def _forget_average(state: TrainingState) -> None:
-    for value in state.average.sums.values():
+    for value in state.average.means.values():
         value.zero_()
 
 

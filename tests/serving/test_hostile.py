@@ -1,16 +1,19 @@
 """Hostile requests to the real command, in a process of its own (faults 49 to 54): 1,000, or HOSTILE_REQUESTS."""
 
 import os
+import platform
 import re
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import vitlab
 from serving.hostile import GOOD, attack
-from serving.servers import ask, predict, small_model
+from serving.servers import ask, encoded, noise, predict, small_model
 
 COUNT = int(os.environ.get("HOSTILE_REQUESTS", "1000"))
 
@@ -31,6 +34,18 @@ def served(tmp_path):
 def resident_bytes(process):
     status = Path(f"/proc/{process.pid}/status").read_text()
     return 1024 * int(re.search(r"VmRSS:\s+(\d+) kB", status)[1])
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc is told to return memory")
+def test_large_images_leave_no_memory_taken(served):
+    process, port = served
+    photo = encoded(np.zeros((4000, 6000, 3), np.uint8))
+    predict(port, GOOD)
+    before = resident_bytes(process)
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(lambda data: predict(port, data), [photo, encoded(noise(shape=(1400, 1900, 3)), "JPEG")] * 6))
+    print((resident_bytes(process) - before) / 2**20)
+    assert resident_bytes(process) - before < 30 * 2**20
 
 
 @pytest.mark.long
