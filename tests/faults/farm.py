@@ -11,7 +11,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-WAYS = {"one process": (1, []), "ddp": (2, ["scale.parallel=ddp"]), "fsdp": (2, ["scale.parallel=fsdp"])}
+WAYS = {
+    "one process": (1, []),
+    "two lanes": (1, ["scale.lanes=2"]),
+    "ddp": (2, ["scale.parallel=ddp"]),
+    "fsdp": (2, ["scale.parallel=fsdp"]),
+}
 TESTS = Path(__file__).parents[1]
 
 

@@ -66,7 +66,9 @@ def carry_out(path: Path, order: dict) -> int:
         FAULTS[fault]()
     try:
         with joined(choose("cpu")) as runtime:
-            _train(path, recipe, runtime, order.get("dropout", 0.1))
+            # Lanes draw no random numbers.
+            dropout = 0.1 if recipe.scale.lanes == "auto" else 0.0
+            _train(path, recipe, runtime, order.get("dropout", dropout))
     except (UserError, Interrupted, loop.TrainingFailed, RankLost) as end:
         if int(os.environ.get("RANK", "0")) == 0:
             print(f"vitlab: {end}", file=sys.stderr)
