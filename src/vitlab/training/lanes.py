@@ -81,8 +81,9 @@ class Lanes:
         own = [parameter.grad for parameter in self.models[0].parameters() if parameter.grad is not None]
         for twin in self.models[1:]:
             others = [parameter.grad for parameter in twin.parameters() if parameter.grad is not None]
-            for gradient, other in zip(own, others, strict=True):
-                gradient.add_(other)
+            assert len(own) == len(others)
+            if own:
+                torch._foreach_add_(own, others)
 
 
 def _twin(model: nn.Module) -> nn.Module:
