@@ -116,14 +116,16 @@ def accuracy() -> None:
     # Read back, so that a key that recipes have got since then does not count where it has its default.
     is_same = "recipe" in before and from_toml(before["recipe"], str(RESULTS)) == recipe
     runs = before["runs"] if is_same else []
+    workers = {run["framework"]: run["workers"] for run in stored.get("speed", {}).get("runs", [])}  # the best there
     for seed in SEEDS:
         for framework in FRAMEWORKS:
             if any((run["framework"], run["seed"]) == (framework, seed) for run in runs):
                 continue
-            runs.append(started(framework, seed=seed))
+            runs.append(started(framework, seed=seed, workers=workers.get(framework, 0)))
             print(runs[-1], file=sys.stderr, flush=True)
             summary = {name: _mean_and_deviation(runs, name) for name in FRAMEWORKS}
-            _store("accuracy", {"recipe": to_toml(recipe), "top1": summary, "runs": runs})
+            found = {"top1": summary, **_speeds(runs)}
+            _store("accuracy", {"recipe": to_toml(recipe), **found, "runs": runs})
 
 
 def _mean_and_deviation(runs: list[dict[str, Any]], framework: str) -> dict[str, float | int | None]:
@@ -148,13 +150,17 @@ def measure_speed(steps: int, rounds: int) -> None:
         for framework in FRAMEWORKS:
             runs.append({"round": number, **started(framework, steps=steps, workers=workers[framework])})
             print(runs[-1], file=sys.stderr, flush=True)
-    medians = {
-        name: statistics.median(run["images_per_second"] for run in runs if run["framework"] == name)
-        for name in FRAMEWORKS
-    }
-    ratios = {name: round(medians["vitlab"] / medians[name], 3) for name in FRAMEWORKS[1:]}
-    _store("speed", {"steps": steps, "images_per_second": medians, "vitlab_over": ratios, "runs": runs})
-    print(json.dumps({"images_per_second": medians, "vitlab_over": ratios}))
+    speeds = _speeds(runs)
+    _store("speed", {"steps": steps, **speeds, "runs": runs})
+    print(json.dumps(speeds))
+
+
+def _speeds(runs: list[dict[str, Any]]) -> dict[str, dict[str, float]]:
+    """Medians of the images/s, and vitlab's over those of the peers."""
+    by_name = {name: [run["images_per_second"] for run in runs if run["framework"] == name] for name in FRAMEWORKS}
+    medians = {name: statistics.median(found) for name, found in by_name.items() if found}
+    ratios = {name: round(medians["vitlab"] / medians[name], 3) for name in FRAMEWORKS[1:] if name in medians}
+    return {"images_per_second": medians, "vitlab_over": ratios}
 
 
 def _stored() -> dict[str, Any]:

@@ -88,23 +88,6 @@ def test_a_stream_of_many_steps_is_the_same_wherever_it_is_entered(source):
         same(expected, found)
 
 
-def test_raw_pixels_of_the_models_size_are_light():
-    plain, size = Augmentation(crop="pad", pad=1, flip=True), Preprocessing(size=(28, 28))
-    raw, pieces = open_source("digits", "train"), open_source("fashion-mnist-full", "train")
-    assert loader.is_light(pieces, size, plain)
-    assert not loader.is_light(pieces, Preprocessing(size=(32, 32)), plain)
-    assert not loader.is_light(pieces, size, Augmentation(crop="inception"))
-    assert not loader.is_light(pieces, size, replace(plain, randaugment_layers=2, randaugment_magnitude=9))
-    assert not loader.is_light(raw, size, plain)
-
-
-def test_a_broken_first_image_is_not_light_and_tells_nothing_yet(tmp_path):
-    for name in ("one", "two"):
-        (tmp_path / name).mkdir()
-        (tmp_path / name / "a.png").write_bytes(b"no image")
-    assert not loader.is_light(open_folder(tmp_path, "train"), SMALL, RULES)
-
-
 def test_the_cache_changes_nothing(source, monkeypatch):
     expected = list(stream(source))
     for room in (0, 20_000):

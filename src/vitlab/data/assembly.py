@@ -64,6 +64,8 @@ class Plan:
 
 # (epoch, index) -> the image, and what is left to be done to it on the device
 Make = Callable[[int, int], tuple[RGB, Variation | None]]
+# (epochs, indices, where to) -> whether all images could be made at once
+MakeAll = Callable[[NDArray[np.int64], NDArray[np.int64], RGB], bool]
 
 
 def default_workers() -> int:
@@ -80,6 +82,7 @@ def assemble(
     workers: int | None = None,
     bad_images: Bad = "refuse",
     pin_memory: bool = False,
+    make_all: MakeAll | None = None,
 ) -> Generator[Batch]:
     """One batch for each plan, in order; up to two more are being made meanwhile.
 
@@ -92,6 +95,8 @@ def assemble(
         workers: threads; 0 makes the images in the caller's thread, None takes one a processor.
         bad_images: "refuse" lets a UserError of `make` through, "skip" leaves the image out.
         pin_memory: whether images are put where a CUDA device can fetch them by itself.
+        make_all: makes a batch's images at once, where that is possible; `make` makes them where it says no. Only
+            without threads.
     """
     threads = default_workers() if workers is None else workers
     pool = ThreadPoolExecutor(threads, thread_name_prefix="vitlab-data") if threads else None
@@ -101,7 +106,7 @@ def assemble(
             images_BHWC = torch.empty((len(plan.indices_B), *size, 3), dtype=torch.uint8, pin_memory=pin_memory)
             filling = _Filling(plan, images_BHWC, make, bad_images)
             if pool is None:
-                yield filling.awaited(labels_N)
+                yield filling.awaited(labels_N, make_all)
                 continue
             filling.hand_to(pool, threads)
             waiting.append(filling)
@@ -132,10 +137,13 @@ class _Filling:
         chunks = [range(start, min(start + size, rows)) for start in range(0, rows, size)]
         self._parts = [pool.submit(self._fill, chunk) for chunk in chunks]
 
-    def awaited(self, labels_N: NDArray[np.int64]) -> Batch:
+    def awaited(self, labels_N: NDArray[np.int64], make_all: MakeAll | None = None) -> Batch:
         """The batch, once all of its rows are made; without the rows of bad images."""
         start = perf_counter()
-        if self._parts is None:
+        plan = self._plan
+        if make_all is not None and make_all(plan.epochs_B, plan.indices_B, self._images_BHWC.numpy()):
+            bad: dict[int, str] = {}
+        elif self._parts is None:
             bad = self._fill(range(len(self._images_BHWC)))
         else:
             bad = {row: reason for part in self._parts for row, reason in part.result().items()}

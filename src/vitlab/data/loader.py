@@ -12,8 +12,8 @@ from vitlab.data.assembly import Batch as Batch  # part of this module's face
 from vitlab.data.assembly import Plan, assemble
 from vitlab.data.augment import crop_and_draw
 from vitlab.data.images import RGB, Picture, as_picture, decode, open_picture
+from vitlab.data.light import LightImages, is_light
 from vitlab.data.order import SampleGenerators, sample_order
-from vitlab.data.ppm import is_ppm
 from vitlab.data.resize import prepare
 from vitlab.data.shard_order import shard_order
 from vitlab.data.shards import ShardSource, samples_by_shard, with_block_cache
@@ -132,26 +132,13 @@ def training_batches(
         image_HWC, variation = crop_and_draw(opener.picture(index), augmentation, preprocessing, rng)
         return (image_HWC, variation) if augmentation.where == "device" else (vary(image_HWC, variation), None)
 
+    light = None
+    if workers == 0 and augmentation.where == "workers" and is_light(source, preprocessing, augmentation, CACHE_BYTES):
+        light = LightImages(source, preprocessing, augmentation, seed).fill
     return assemble(
         plans(), make, source.labels_N, preprocessing.size,
-        workers=workers, bad_images=bad_images, pin_memory=pin_memory,
+        workers=workers, bad_images=bad_images, pin_memory=pin_memory, make_all=light,
     )  # fmt: skip
-
-
-def is_light(source: Source, preprocessing: Preprocessing, augmentation: Augmentation) -> bool:
-    """Whether an image takes microseconds to make, so that handing it to another thread costs more than it saves.
-
-    That is so for raw pixels of the model's own size that are cropped and mirrored at most.
-    """
-    try:
-        sample = source.read(0)
-        if not is_ppm(sample.data):
-            return False
-        picture = open_picture(sample.data, sample.name)
-    except UserError:
-        return False  # told when its turn comes
-    plain = augmentation.crop in ("none", "pad") and not augmentation.randaugment_layers and not augmentation.erase
-    return plain and (picture.height, picture.width) == preprocessing.size and preprocessing.crop == 1
 
 
 def _order_of(source: Source, order: Order, seed: int) -> Callable[[Int64s], tuple[Int64s, Int64s]]:

@@ -83,9 +83,13 @@ class Attention(nn.Module):
             self.relative.reset_parameters()
 
     def _queries_keys_values(self, tokens_BND: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        qkv_3BHNE = self.qkv(tokens_BND).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
-        q_BHNE, k_BHNE, v_BHNE = qkv_3BHNE.unbind(0)
-        return q_BHNE, k_BHNE, v_BHNE
+        q_BND, k_BND, v_BND = self.qkv(tokens_BND).chunk(3, dim=-1)
+        return self._by_head(q_BND), self._by_head(k_BND), self._by_head(v_BND)
+
+    def _by_head(self, tokens_BND: Tensor) -> Tensor:
+        """A view: (batch, heads, tokens, width of a head). Cut last, so that gradients come together without a copy."""
+        batch, tokens, width = tokens_BND.shape
+        return tokens_BND.view(batch, tokens, self.heads, width // self.heads).transpose(1, 2)
 
     def forward(self, tokens_BND: Tensor, queries: int | None = None) -> Tensor:
         """The attended tokens, (batch, tokens, width); of the first `queries` tokens only, where that is given."""
@@ -100,12 +104,12 @@ class Attention(nn.Module):
     def _of_first(self, tokens_BND: Tensor, queries: int) -> Tensor:
         """Q: the first tokens, which alone ask; all are asked. Without relative positions."""
         assert self.relative is None
-        batch, tokens, width = tokens_BND.shape
+        width = tokens_BND.shape[-1]
         q_BQD = F.linear(tokens_BND[:, :queries], self.qkv.weight[:width], self.qkv.bias[:width])
         kv_BNX = F.linear(tokens_BND, self.qkv.weight[width:], self.qkv.bias[width:])
-        q_BHQE = q_BQD.view(batch, queries, self.heads, -1).transpose(1, 2)
-        k_BHNE, v_BHNE = kv_BNX.view(batch, tokens, 2, self.heads, -1).permute(2, 0, 3, 1, 4).unbind(0)
-        mixed_BHQE = F.scaled_dot_product_attention(q_BHQE, k_BHNE, v_BHNE)
+        k_BND, v_BND = kv_BNX.chunk(2, dim=-1)
+        by_head = self._by_head(q_BQD), self._by_head(k_BND), self._by_head(v_BND)
+        mixed_BHQE = F.scaled_dot_product_attention(*by_head)
         out_BQD: Tensor = self.dropout(self.proj(mixed_BHQE.transpose(1, 2).flatten(2)))
         return out_BQD
 

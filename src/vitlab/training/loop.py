@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 
 from vitlab import weights
 from vitlab.data import loader
+from vitlab.data.light import is_light
 from vitlab.data.loader import Batch
 from vitlab.data.mixing import check_ranks
 from vitlab.data.prefetch import prefetched
@@ -142,7 +143,7 @@ def _batches(
 ) -> Generator[Batch]:
     """The batches from a step on, in a form that can be closed early."""
     workers = recipe.data.workers
-    if workers is None and lanes > 1 and loader.is_light(source, preprocessing, recipe.augmentation):
+    if workers is None and lanes > 1 and is_light(source, preprocessing, recipe.augmentation, loader.CACHE_BYTES):
         workers = 0  # they would take the lanes' cores
     batches = loader.training_batches(
         source, preprocessing, recipe.augmentation,

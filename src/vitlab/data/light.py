@@ -1,0 +1,87 @@
+"""Images that take microseconds to make, a whole batch at once: raw pixels that are cropped and mirrored at most.
+
+Their pixels are those of `crop_and_draw` and `vary`, image by image; what differs is the time that Python takes.
+"""
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from vitlab.data.images import RGB, open_picture
+from vitlab.data.order import SampleGenerators
+from vitlab.data.ppm import is_ppm
+from vitlab.data.sources import Source
+from vitlab.errors import UserError
+from vitlab.recipes.augmentation import Augmentation
+from vitlab.recipes.preprocessing import Preprocessing
+
+Int64s = NDArray[np.int64]
+
+
+def is_light(source: Source, preprocessing: Preprocessing, augmentation: Augmentation, room: int) -> bool:
+    """Whether all images can be made so: by the look of the first one, and where all fit into `room` bytes."""
+    height, width = preprocessing.size
+    plain = augmentation.crop in ("none", "pad") and not augmentation.randaugment_layers and not augmentation.erase
+    if not plain or preprocessing.crop != 1 or len(source) * height * width * 3 > room:
+        return False
+    try:
+        return _pixels(source, 0, preprocessing.size) is not None
+    except UserError:
+        return False  # told when its turn comes
+
+
+def _pixels(source: Source, index: int, size: tuple[int, int]) -> RGB | None:
+    """An image of raw pixels and the right size; none where it is another one."""
+    sample = source.read(index)
+    if not is_ppm(sample.data):
+        return None
+    picture = open_picture(sample.data, sample.name)
+    return picture.pixels() if (picture.height, picture.width) == size else None
+
+
+class LightImages:
+    """Makes batches of light images; keeps the images that it has read.
+
+    Args:
+        source: the training images.
+        preprocessing: gives the size.
+        augmentation: crop "none" or "pad", and whether to mirror.
+        seed: of the augmentation.
+    """
+
+    def __init__(self, source: Source, preprocessing: Preprocessing, augmentation: Augmentation, seed: int) -> None:
+        self._source, self._augmentation = source, augmentation
+        self._generators = SampleGenerators(seed)
+        self._kept_NHWC = np.empty((len(source), *preprocessing.size, 3), np.uint8)
+        self._is_kept_N = np.zeros(len(source), np.bool_)
+
+    def fill(self, epochs_B: Int64s, indices_B: Int64s, out_BHWC: RGB) -> bool:
+        """Make a batch; False where one of its images is not light after all, or cannot be read."""
+        if not all(self._keep(index) for index in indices_B[~self._is_kept_N[indices_B]].tolist()):
+            return False
+        pad = self._augmentation.pad if self._augmentation.crop == "pad" else 0
+        images_BHWC = self._kept_NHWC[indices_B]
+        height, width = images_BHWC.shape[1:3]
+        if pad:
+            images_BHWC = np.pad(images_BHWC, ((0, 0), (pad, pad), (pad, pad), (0, 0)))
+        mirrored = []
+        for row, (epoch, index) in enumerate(zip(epochs_B.tolist(), indices_B.tolist(), strict=True)):
+            rng = self._generators.of(epoch, index)
+            top, left = (int(rng.integers(2 * pad + 1)), int(rng.integers(2 * pad + 1))) if pad else (0, 0)
+            if self._augmentation.flip and rng.random() < 0.5:
+                mirrored.append(row)
+            out_BHWC[row] = images_BHWC[row, top : top + height, left : left + width]
+        rows = torch.tensor(mirrored, dtype=torch.int64)
+        pixels_BHWC = torch.from_numpy(out_BHWC)
+        pixels_BHWC[rows] = pixels_BHWC[rows].flip(2)
+        return True
+
+    def _keep(self, index: int) -> bool:
+        try:
+            pixels = _pixels(self._source, index, self._kept_NHWC.shape[1:3])
+        except UserError:
+            return False
+        if pixels is not None:
+            self._kept_NHWC[index] = pixels
+            self._is_kept_N[index] = True
+        return pixels is not None

@@ -1,0 +1,99 @@
+"""Light images: a batch made at once has the pixels of images made one by one."""
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pytest
+import torch
+
+from vitlab.data.arrays import array_source
+from vitlab.data.catalog import open_source
+from vitlab.data.light import LightImages, is_light
+from vitlab.data.loader import CACHE_BYTES, training_batches
+from vitlab.data.sources import Sample
+from vitlab.recipes.augmentation import Augmentation
+from vitlab.recipes.preprocessing import Preprocessing
+
+SIZE = Preprocessing(size=(9, 6))
+PLAIN = Augmentation(crop="pad", pad=2, flip=True)
+
+
+@pytest.fixture(scope="module")
+def source():
+    pixels = np.random.default_rng(0).integers(0, 256, (40, 9, 6, 3), dtype=np.uint8)
+    labels_N = np.arange(40) % 3
+    return array_source("noise", "train", ("a", "b", "c"), labels_N, 162, lambda index: pixels[index])
+
+
+@dataclass(frozen=True, eq=False)
+class _Broken:
+    """A source, of which one image is something else."""
+
+    whole: object
+    index: int
+    data: bytes
+
+    def __len__(self):
+        return len(self.whole)
+
+    def __getattr__(self, name):
+        return getattr(self.whole, name)
+
+    def read(self, index):
+        sample = self.whole.read(index)
+        return Sample(self.data, sample.label, sample.name) if index == self.index else sample
+
+
+def _stream(source, rules, workers, **options):
+    return list(training_batches(source, SIZE, rules, batch_size=7, seed=3, steps=20, workers=workers, **options))
+
+
+@pytest.mark.parametrize("pad", [0, 1, 2, 20])
+@pytest.mark.parametrize("flip", [False, True])
+@pytest.mark.parametrize("crop", ["none", "pad"])
+def test_a_batch_at_once_has_the_same_pixels(source, crop, pad, flip):
+    rules = Augmentation(crop=crop, pad=pad, flip=flip)
+    assert is_light(source, SIZE, rules, CACHE_BYTES)
+    for expected, found in zip(_stream(source, rules, 1), _stream(source, rules, 0), strict=True):
+        assert torch.equal(found.images_BHWC, expected.images_BHWC)
+        assert torch.equal(found.labels_B, expected.labels_B)
+
+
+def test_without_threads_light_images_are_made_at_once(source, monkeypatch):
+    made = []
+    fill = LightImages.fill
+    monkeypatch.setattr(LightImages, "fill", lambda *given: made.append(fill(*given)) or made[-1])
+    _stream(source, PLAIN, 0)
+    assert made == [True] * 20
+    _stream(source, PLAIN, 1)
+    _stream(source, replace(PLAIN, crop="inception"), 0)
+    assert len(made) == 20
+
+
+def test_what_is_not_light(source):
+    assert not is_light(source, Preprocessing(size=(10, 6)), PLAIN, CACHE_BYTES)
+    assert not is_light(source, Preprocessing(size=(9, 6), crop=0.9), PLAIN, CACHE_BYTES)
+    assert not is_light(source, SIZE, replace(PLAIN, crop="inception"), CACHE_BYTES)
+    assert not is_light(source, SIZE, replace(PLAIN, randaugment_layers=2, randaugment_magnitude=9), CACHE_BYTES)
+    assert not is_light(source, SIZE, replace(PLAIN, erase=0.5), CACHE_BYTES)
+    assert not is_light(source, SIZE, PLAIN, 40 * 9 * 6 * 3 - 1)
+    assert not is_light(open_source("digits", "train"), Preprocessing(size=(28, 28)), PLAIN, CACHE_BYTES)
+    assert not is_light(_Broken(source, 0, b"P6 damaged"), SIZE, PLAIN, CACHE_BYTES)
+
+
+def test_an_image_that_is_not_light_after_all_is_made_as_ever(source):
+    other = open_source("digits", "train").read(0).data
+    mixed = _Broken(source, 11, other)
+    for expected, found in zip(_stream(mixed, PLAIN, 1), _stream(mixed, PLAIN, 0), strict=True):
+        assert torch.equal(found.images_BHWC, expected.images_BHWC)
+
+
+def test_an_image_that_cannot_be_read_is_left_out_as_ever(source):
+    broken = _Broken(source, 11, b"P6 damaged")
+    pairs = zip(_stream(broken, PLAIN, 1, bad_images="skip"), _stream(broken, PLAIN, 0, bad_images="skip"), strict=True)
+    skipped = 0
+    for expected, found in pairs:
+        assert found.skipped == expected.skipped
+        assert torch.equal(found.images_BHWC, expected.images_BHWC)
+        skipped += len(found.skipped)
+    assert skipped
