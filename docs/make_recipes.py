@@ -70,8 +70,8 @@ def all_studies() -> str:
 def fashion_mnist() -> str:
     """What was measured so far."""
     stored = json.loads(MEASURED.read_text(encoding="utf-8")) if MEASURED.exists() else {}
-    top1 = stored.get("accuracy", {}).get("top1", {})
-    speed = stored.get("speed", {}).get("images_per_second", {})
+    whole_runs = stored.get("accuracy", {})
+    top1, speed = whole_runs.get("top1", {}), whole_runs.get("images_per_second", {})
     return _table(
         ["", "top-1 on the test images", "images/s"],
         [
