@@ -22,8 +22,10 @@ from vitlab.serving.batching import Batcher
 from vitlab.serving.engine import Engine
 from vitlab.serving.limits import Refused
 from vitlab.serving.looking import Look, Looking, Maps, ModelFacts, best_of, names_of
+from vitlab.serving.memory import give_back
 from vitlab.serving.uploads import decode_upload, image_bytes
 
+LARGE_BODY = 2**19  # bytes; what is decoded from fewer is small, or refused unseen
 Found = TypeVar("Found")
 
 PAGES = {
@@ -108,7 +110,11 @@ class Desk:
         limits, preprocessing = self.looking.limits, self.looking.model.preprocessing
 
         def prepared() -> RGB:
-            return prepare(decode_upload(image_bytes(body, kind), limits), preprocessing)
+            try:
+                return prepare(decode_upload(image_bytes(body, kind), limits), preprocessing)
+            finally:
+                if len(body) > LARGE_BODY:
+                    give_back()
 
         return await asyncio.get_running_loop().run_in_executor(self.decoders, prepared)
 
