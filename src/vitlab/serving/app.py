@@ -25,7 +25,7 @@ from vitlab.serving.looking import Look, Looking, Maps, ModelFacts, best_of, nam
 from vitlab.serving.memory import give_back
 from vitlab.serving.uploads import decode_upload, image_bytes
 
-LARGE_BODY = 2**19  # bytes; what is decoded from fewer is small, or refused unseen
+LARGE_IMAGE = 4 * 2**20  # bytes, decoded
 Found = TypeVar("Found")
 
 PAGES = {
@@ -109,11 +109,17 @@ class Desk:
         body, kind = await request.body(), request.headers.get("content-type", "")
         limits, preprocessing = self.looking.limits, self.looking.model.preprocessing
 
+        def made() -> tuple[RGB, int]:
+            image_HWC = decode_upload(image_bytes(body, kind), limits)
+            return prepare(image_HWC, preprocessing), image_HWC.nbytes
+
         def prepared() -> RGB:
+            taken = 8 * len(body)  # by one that turns out to be damaged; what is refused unseen takes nothing
             try:
-                return prepare(decode_upload(image_bytes(body, kind), limits), preprocessing)
+                image_HWC, taken = made()
+                return image_HWC
             finally:
-                if len(body) > LARGE_BODY:
+                if taken > LARGE_IMAGE:
                     give_back()
 
         return await asyncio.get_running_loop().run_in_executor(self.decoders, prepared)
