@@ -4,7 +4,7 @@ BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 TESTS ?= tests
 
-.PHONY: demo test test-faults lint bench bench-data bench-step docs clean
+.PHONY: demo test test-faults lint bench bench-data bench-step bench-gpu docs clean
 
 demo: .venv/ready
 	$(BIN)/vitlab demo
@@ -33,11 +33,18 @@ bench: .venv/ready-dev
 	$(BIN)/python benchmarks/inference.py
 	$(BIN)/python benchmarks/attention_memory.py
 	$(BIN)/python benchmarks/serving.py
+	$(BIN)/python benchmarks/lanes.py
 	$(BIN)/python benchmarks/fashion_mnist.py speed
 
 # One training step beside timm compiled, on a machine with a GPU: a CUDA PyTorch, timm and this checkout.
 bench-step:
 	PYTHONPATH=src $(PYTHON) benchmarks/step.py
+
+# All that only a GPU shows: the laws of training there, the step, the memory of training, Figure 12.
+bench-gpu: bench-step
+	PYTHONPATH=src $(PYTHON) -m pytest tests/training/test_cuda.py
+	PYTHONPATH=src $(PYTHON) benchmarks/memory.py --device cuda
+	PYTHONPATH=src $(PYTHON) -m vitlab bench inference --device cuda --plot figure12.png
 
 # Loaders of vitlab, torchvision and timm on one core.
 bench-data: .venv/ready-dev

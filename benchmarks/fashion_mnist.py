@@ -32,6 +32,7 @@ from vitlab.recipes.schema import Recipe, from_toml, to_toml, with_changes
 RESULTS = Path(__file__).parent / "results" / "fashion_mnist.json"
 FRAMEWORKS = ("vitlab", "timm", "transformers")
 SEEDS = (0, 1, 2)
+TRIAL_STEPS = 1250
 PACKAGES = ("torch", "timm", "transformers", "accelerate", "numpy")
 
 
@@ -116,7 +117,7 @@ def accuracy() -> None:
     # Read back, so that a key that recipes have got since then does not count where it has its default.
     is_same = "recipe" in before and from_toml(before["recipe"], str(RESULTS)) == recipe
     runs = before["runs"] if is_same else []
-    workers = {run["framework"]: run["workers"] for run in stored.get("speed", {}).get("runs", [])}  # the best there
+    workers = loader_processes()
     for seed in SEEDS:
         for framework in FRAMEWORKS:
             if any((run["framework"], run["seed"]) == (framework, seed) for run in runs):
@@ -137,18 +138,29 @@ def _mean_and_deviation(runs: list[dict[str, Any]], framework: str) -> dict[str,
     }
 
 
+def loader_processes() -> dict[str, int]:
+    """The number of loader processes with which each peer is fastest; tried once on a machine, and stored."""
+    if "loader_processes" not in _stored():
+        cores = len(os.sched_getaffinity(0))
+        tried = {
+            framework: {
+                str(count): started(framework, steps=TRIAL_STEPS, workers=count)["images_per_second"]
+                for count in range(cores + 1)
+            }
+            for framework in FRAMEWORKS[1:]
+        }
+        _store("loader_processes", {"steps": TRIAL_STEPS, "images_per_second": tried})
+    found = _stored()["loader_processes"]["images_per_second"]
+    return {framework: int(max(rates, key=lambda count: rates[count])) for framework, rates in found.items()}
+
+
 def measure_speed(steps: int, rounds: int) -> None:
-    """Short runs, the three in turn; the peers' number of loader processes is chosen in a round of its own."""
-    cores = len(os.sched_getaffinity(0))
-    workers = {"vitlab": 0}
-    for framework in FRAMEWORKS[1:]:
-        tried = {count: started(framework, steps=steps, workers=count) for count in range(cores + 1)}
-        workers[framework] = max(tried, key=lambda count: tried[count]["images_per_second"])
-        print(framework, {count: run["images_per_second"] for count, run in tried.items()}, file=sys.stderr)
+    """Short runs, the three in turn."""
+    workers = loader_processes()
     runs: list[dict[str, Any]] = []
     for number in range(rounds):
         for framework in FRAMEWORKS:
-            runs.append({"round": number, **started(framework, steps=steps, workers=workers[framework])})
+            runs.append({"round": number, **started(framework, steps=steps, workers=workers.get(framework, 0))})
             print(runs[-1], file=sys.stderr, flush=True)
     speeds = _speeds(runs)
     _store("speed", {"steps": steps, **speeds, "runs": runs})

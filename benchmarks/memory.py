@@ -1,8 +1,12 @@
-"""Measures the memory that training takes on the CPU beside what the arithmetic says: benchmarks/results/memory.json.
+"""Measures the memory that training takes beside what the arithmetic says: benchmarks/results/memory.json.
 
-Each measurement is a process of its own: the growth of its largest resident size over two updates, from after torch,
-its libraries and a first small model were loaded. The C library is told to give freed memory back at once, so that
-what it keeps for later is not taken for the model's.
+On the CPU, in float32, each measurement is a process of its own: the growth of its largest resident size over two
+updates, from after torch, its libraries and a first small model were loaded. The C library is told to give freed memory
+back at once, so that what it keeps for later is not taken for the model's.
+
+    python benchmarks/memory.py --device cuda
+
+measures bfloat16 training on a GPU: the growth of the most that its tensors took (results/memory_cuda.json).
 """
 
 import argparse
@@ -25,10 +29,13 @@ from vitlab.training.optimizers import build_optimizer
 from vitlab.training.parallel import Replica
 from vitlab.training.step import update
 
-RESULTS = Path(__file__).parent / "results" / "memory.json"
-CASES = [(name, batch) for name, batches in (
-    ("ViT-Ti/16", (4, 8, 16)), ("ViT-S/16", (4, 8, 16)), ("ViT-B/16", (2, 4, 8)),
-) for batch in batches]  # fmt: skip
+RESULTS = Path(__file__).parent / "results"
+TOLERANCE = 0.15
+CASES = {
+    "cpu": (("ViT-Ti/16", (4, 8, 16)), ("ViT-S/16", (4, 8, 16)), ("ViT-B/16", (2, 4, 8))),
+    "cuda": (("ViT-Ti/16", (64, 256, 1024)), ("ViT-S/16", (64, 256, 1024)), ("ViT-B/16", (32, 128, 512)),
+             ("ViT-L/16", (8, 64, 256)), ("ViT-H/14", (8, 64))),
+}  # fmt: skip
 
 
 def resident(field):
@@ -37,36 +44,54 @@ def resident(field):
     return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(field + ":"))
 
 
-def train(name, batch, image_size=224):
+def train(name, batch, runtime, image_size=224):
     """Two updates on random images; the second one has the optimizer's moments too."""
-    model = create_model(name, image_size=image_size)
+    model = create_model(name, image_size=image_size).to(runtime.device)
     replica = Replica(model, dict(model.named_parameters()), {}, model)
     optimizer = build_optimizer(replica.weights.values(), OptimizerPart())
     for _ in range(2):
-        images_BCHW, labels_B = torch.randn(batch, 3, image_size, image_size), torch.zeros(batch, dtype=torch.long)
+        images_BCHW = torch.randn(batch, 3, image_size, image_size, device=runtime.device)
+        labels_B = torch.zeros(batch, dtype=torch.long, device=runtime.device)
         update(
             replica, optimizer, [lambda images=images_BCHW, labels=labels_B: (images, labels)], batch,
-            objective=ObjectivePart(), clip_norm=1.0, runtime=choose("cpu"),
+            objective=ObjectivePart(), clip_norm=1.0, runtime=runtime,
         )  # fmt: skip
 
 
-def measure(name, batch):
+def measure_on_cpu(name, batch):
     """Bytes by which this process grew at most, in training."""
     torch.set_num_threads(1)
-    train("ViT-Ti/32", 1, image_size=32)
+    train("ViT-Ti/32", 1, choose("cpu"), image_size=32)
     gc.collect()
     ctypes.CDLL(None).malloc_trim(0)
     before = resident("VmRSS")
-    train(name, batch)
+    train(name, batch, choose("cpu"))
     return resident("VmHWM") - before
 
 
-def compare(name, batch):
-    """One case, measured in a process of its own, beside what is predicted."""
+def in_a_process_of_its_own(name, batch):
+    """What `measure_on_cpu` finds in a fresh process."""
     command = [sys.executable, __file__, "--one", name, str(batch)]
     given = {**os.environ, "MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "0"}
-    measured = int(subprocess.run(command, check=True, capture_output=True, text=True, env=given).stdout)
-    predicted = memory.training_memory(zoo.get(name), batch).peak
+    return int(subprocess.run(command, check=True, capture_output=True, text=True, env=given).stdout)
+
+
+def measure_on_gpu(name, batch):
+    """Bytes by which the GPU's tensors grew at most, in training; the libraries' workspaces are there before."""
+    train("ViT-Ti/32", 1, choose("cuda"), image_size=32)
+    gc.collect()
+    torch.cuda.empty_cache()
+    torch.cuda.reset_peak_memory_stats()
+    before = torch.cuda.memory_allocated()
+    train(name, batch, choose("cuda"))
+    return torch.cuda.max_memory_allocated() - before
+
+
+def compare(name, batch, device):
+    """One case, beside what is predicted."""
+    measured = (measure_on_gpu if device == "cuda" else in_a_process_of_its_own)(name, batch)
+    precision = "bfloat16" if device == "cuda" else "float32"
+    predicted = memory.training_memory(zoo.get(name), batch, precision=precision).peak
     return {"model": name, "batch": batch, "measured": measured, "predicted": predicted,
             "ratio": round(predicted / measured, 4)}  # fmt: skip
 
@@ -74,19 +99,22 @@ def compare(name, batch):
 def main():
     """All cases; exits with 1 where one is off by more than 15 %."""
     parser = argparse.ArgumentParser()
+    parser.add_argument("--device", choices=CASES, default="cpu")
     parser.add_argument("--one", nargs=2, metavar=("MODEL", "BATCH"))
     given = parser.parse_args()
     if given.one:
-        print(measure(given.one[0], int(given.one[1])))
+        print(measure_on_cpu(given.one[0], int(given.one[1])))
         return 0
     rows = []
-    for name, batch in CASES:
-        rows.append(compare(name, batch))
-        print(rows[-1], file=sys.stderr)
-    stored = {"measured": date.today().isoformat(), "tolerance": 0.15,
-              "environment": {**environment(choose("cpu")), "threads": 1}, "cases": rows}  # fmt: skip
-    RESULTS.write_text(json.dumps(stored, indent=2) + "\n")
-    return int(any(abs(row["ratio"] - 1) > stored["tolerance"] for row in rows))
+    for name, batches in CASES[given.device]:
+        for batch in batches:
+            rows.append(compare(name, batch, given.device))
+            print(rows[-1], file=sys.stderr)
+    about = environment(choose(given.device)) | ({"threads": 1} if given.device == "cpu" else {})
+    stored = {"measured": date.today().isoformat(), "tolerance": TOLERANCE, "environment": about, "cases": rows}
+    name = "memory.json" if given.device == "cpu" else "memory_cuda.json"
+    (RESULTS / name).write_text(json.dumps(stored, indent=2) + "\n")
+    return int(any(abs(row["ratio"] - 1) > TOLERANCE for row in rows))
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """Every verb does its work on small runs and real images."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -9,7 +10,7 @@ import pytest
 from PIL import Image
 
 import vitlab
-from vitlab.cli.main import VERBS, main
+from vitlab.cli.main import SPINS, VERBS, main
 from vitlab.recipes import library
 from vitlab.recipes.schema import from_toml
 
@@ -32,6 +33,23 @@ def test_help_names_every_verb(capsys):
 def test_every_verb_has_help(capsys, verb):
     assert main([verb, "--help"]) == 0
     assert f"Usage: vitlab {verb}" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ({}, SPINS),
+        ({"GOMP_SPINCOUNT": "7"}, "7"),
+        ({"OMP_WAIT_POLICY": "ACTIVE"}, None),
+    ],
+)
+def test_threads_spin_briefly_unless_told_otherwise(monkeypatch, given, expected):
+    for name in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY"):
+        monkeypatch.delenv(name, raising=False)
+    environment = {**os.environ, **given}
+    monkeypatch.setattr(os, "environ", environment)
+    assert main(["recipes", "--help"]) == 0
+    assert environment.get("GOMP_SPINCOUNT") == expected
 
 
 def test_python_m_vitlab_is_the_same(tmp_path):

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from vitlab import create_model
+from vitlab.data import loader
 from vitlab.data.catalog import open_source
 from vitlab.errors import UserError
 from vitlab.models.build import Model
@@ -41,8 +42,8 @@ def _model(**changes: float) -> Model:
         return create_model("ViT-Ti/7", num_classes=10, image_size=28, **{"dropout": 0.0, **TINY, **changes})
 
 
-def _train(path, recipe: Recipe) -> Model:
-    source, model = open_source("digits", "train"), _model()
+def _train(path, recipe: Recipe, data: str = "digits") -> Model:
+    source, model = open_source(data, "train"), _model()
     with open_run(path, recipe, data=source.fingerprint, environment={}, resume=True) as run:
         return train(recipe, model, model.preprocessing, source, run, runtime=CPU, display=Display())
 
@@ -140,3 +141,28 @@ def test_small_models_without_dropout_go_in_lanes_by_themselves():
 def test_lanes_that_cannot_be_are_refused_in_a_line(changes, dropout, words):
     with pytest.raises(UserError, match=rf"scale\.lanes=2: .*{words}"):
         lanes_of(_recipe(scale__lanes=2, **changes), _model(dropout=dropout), CPU)
+
+
+@pytest.mark.parametrize(
+    ("data", "lanes", "workers", "augmentation", "expected"),
+    [
+        ("fashion-mnist", 2, None, {}, 0),
+        ("fashion-mnist", 1, None, {}, None),
+        ("fashion-mnist", 2, 3, {}, 3),
+        ("fashion-mnist", 2, None, {"augmentation__randaugment_layers": 2}, None),
+        ("digits", 2, None, {}, None),  # of another size than the model's
+    ],
+)
+def test_light_images_are_made_by_the_thread_that_trains_in_lanes(
+    tmp_path, monkeypatch, data, lanes, workers, augmentation, expected
+):
+    training_batches, seen = loader.training_batches, []
+
+    def watched(*given, workers, **named):
+        seen.append(workers)
+        yield from training_batches(*given, workers=0, **named)
+
+    monkeypatch.setattr(loader, "training_batches", watched)
+    options = {} if workers is None else {"data__workers": workers}
+    _train(tmp_path / "run", _recipe(steps=1, scale__lanes=lanes, **options, **augmentation), data)
+    assert seen == [expected]

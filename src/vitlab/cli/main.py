@@ -13,6 +13,9 @@ import typer
 from vitlab.errors import UserError, unknown_name
 
 SECONDS_TO_TELL = 15.0
+# Threads that wait for each other by spinning for milliseconds stall once anything else wants a core; threads that
+# never spin take up to twice as long on a quiet machine. OpenMP reads this when torch is imported.
+SPINS = "3000"
 VERBS = {
     "demo": "the paper's whole journey in small, on bundled images",
     "pretrain": "train a model from scratch by a recipe",
@@ -78,10 +81,8 @@ def _run(verb: str, words: list[str]) -> int:
         return 0
     if verb not in VERBS:
         raise unknown_name("verb", verb, VERBS, listing="`vitlab --help` lists them")
-    # Threads that wait for each other by spinning for milliseconds stall once anything else wants a core; threads that
-    # never spin take up to twice as long on a quiet machine. OpenMP reads this when torch is imported.
     if "OMP_WAIT_POLICY" not in os.environ:
-        os.environ.setdefault("GOMP_SPINCOUNT", "3000")
+        os.environ.setdefault("GOMP_SPINCOUNT", SPINS)
     app = importlib.import_module(f"vitlab.cli.{verb}").app
     code = typer.main.get_command(app).main(words, prog_name=f"vitlab {verb}", standalone_mode=False)
     return code if isinstance(code, int) else 0

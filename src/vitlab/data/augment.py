@@ -114,8 +114,13 @@ def random_crop(image_HWC: RGB, enlarge: float, preprocessing: Preprocessing, rn
 def pad_crop(image_HWC: RGB, pad: int, rng: np.random.Generator) -> RGB:
     """Adds `pad` black pixels on every side and cuts the original size out at a random place."""
     height, width, channels = image_HWC.shape
-    # One by one: the same numbers as two at once, in half the time.
-    top, left = int(rng.integers(2 * pad + 1)), int(rng.integers(2 * pad + 1))
+    top, left = draw_place(pad, rng)
     padded_HWC = np.zeros((height + 2 * pad, width + 2 * pad, channels), np.uint8)
     padded_HWC[pad : pad + height, pad : pad + width] = image_HWC
     return padded_HWC[top : top + height, left : left + width]
+
+
+def draw_place(pad: int, rng: np.random.Generator) -> tuple[int, int]:
+    """Where a crop of an image with `pad` more pixels on every side begins: (top, left)."""
+    # One by one: the same numbers as two at once, in half the time.
+    return int(rng.integers(2 * pad + 1)), int(rng.integers(2 * pad + 1))

@@ -7,10 +7,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from vitlab.data.augment import draw_place
 from vitlab.data.images import RGB, open_picture
 from vitlab.data.order import SampleGenerators
 from vitlab.data.ppm import is_ppm
 from vitlab.data.sources import Source
+from vitlab.data.variation import draw_flip
 from vitlab.errors import UserError
 from vitlab.recipes.augmentation import Augmentation
 from vitlab.recipes.preprocessing import Preprocessing
@@ -67,8 +69,8 @@ class LightImages:
         mirrored = []
         for row, (epoch, index) in enumerate(zip(epochs_B.tolist(), indices_B.tolist(), strict=True)):
             rng = self._generators.of(epoch, index)
-            top, left = (int(rng.integers(2 * pad + 1)), int(rng.integers(2 * pad + 1))) if pad else (0, 0)
-            if self._augmentation.flip and rng.random() < 0.5:
+            top, left = draw_place(pad, rng) if pad else (0, 0)
+            if draw_flip(self._augmentation, rng):
                 mirrored.append(row)
             out_BHWC[row] = images_BHWC[row, top : top + height, left : left + width]
         rows = torch.tensor(mirrored, dtype=torch.int64)

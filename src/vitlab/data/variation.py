@@ -32,9 +32,14 @@ def draw_variation(augmentation: Augmentation, size: tuple[int, int], rng: np.ra
         size: height and width of the cropped image.
         rng: the sample's own generator, after the crop's draws.
     """
-    flip = augmentation.flip and bool(rng.random() < 0.5)
+    flip = draw_flip(augmentation, rng)
     operations = draw_operations(augmentation.randaugment_layers, augmentation.randaugment_magnitude, size, rng)
     return Variation(flip, operations, draw_erasure(augmentation.erase, size, rng))
+
+
+def draw_flip(augmentation: Augmentation, rng: np.random.Generator) -> bool:
+    """Whether an image is mirrored: every second one, where images are mirrored at all."""
+    return augmentation.flip and bool(rng.random() < 0.5)
 
 
 def vary(image_HWC: RGB, variation: Variation) -> RGB:

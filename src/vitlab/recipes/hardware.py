@@ -8,7 +8,7 @@ from vitlab.errors import UserError, unknown_name
 
 PRECISIONS = ("float32", "bfloat16", "fp8")
 # A name with one of these is of another chip, or of a part of one.
-OTHERS = frozenset({"ti", "d", "super", "laptop", "mobile", "mig"})
+OTHERS = frozenset({"ti", "d", "super", "laptop", "mobile", "mig", "nvl"})
 
 
 @dataclass(frozen=True)
@@ -49,10 +49,7 @@ DEVICES = (
     _device("A100-40GB", 40, float32=19.5, bfloat16=312),
     _device("H100", 80, float32=67, bfloat16=989.4, fp8=1978.9),
     _device("H100-PCIe", 80, float32=51, bfloat16=756, fp8=1513),
-    _device("H100-NVL", 94, float32=60, bfloat16=835.5, fp8=1671),
     _device("H200", 141, float32=67, bfloat16=989.4, fp8=1978.9),
-    _device("H200-NVL", 141, float32=60, bfloat16=835.5, fp8=1671),
-    _device("GH200", 96, float32=67, bfloat16=989.4, fp8=1978.9),
     _device("B200", 180, float32=75, bfloat16=2250, fp8=4500),
     _device("L40S", 48, float32=91.6, bfloat16=362, fp8=733),
     _device("RTX-3090", 24, float32=35.6, bfloat16=71),
