@@ -1,13 +1,16 @@
 """Light images: a batch made at once has the pixels of images made one by one."""
 
+import io
 from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
+from vitlab.data import light
 from vitlab.data.arrays import array_source
-from vitlab.data.catalog import open_source
+from vitlab.data.images import decode
 from vitlab.data.light import LightImages, is_light
 from vitlab.data.loader import CACHE_BYTES, training_batches
 from vitlab.data.sources import Sample
@@ -44,8 +47,30 @@ class _Broken:
         return Sample(self.data, sample.label, sample.name) if index == self.index else sample
 
 
-def _stream(source, rules, workers, **options):
-    return list(training_batches(source, SIZE, rules, batch_size=7, seed=3, steps=20, workers=workers, **options))
+@dataclass(frozen=True, eq=False)
+class _Encoded:
+    """A source, whose images are files of a format."""
+
+    whole: object
+    format: str
+    enlarge: int = 1
+
+    def __len__(self):
+        return len(self.whole)
+
+    def __getattr__(self, name):
+        return getattr(self.whole, name)
+
+    def read(self, index):
+        sample, data = self.whole.read(index), io.BytesIO()
+        image = Image.fromarray(decode(sample.data, sample.name))
+        image.resize((self.enlarge * image.width, self.enlarge * image.height)).save(data, format=self.format)
+        return Sample(data.getvalue(), sample.label, sample.name)
+
+
+def _stream(source, rules, workers, preprocessing=SIZE, **options):
+    given = dict(batch_size=7, seed=3, steps=20, workers=workers, **options)
+    return list(training_batches(source, preprocessing, rules, **given))
 
 
 @pytest.mark.parametrize("pad", [0, 1, 2, 20])
@@ -71,18 +96,40 @@ def test_without_threads_light_images_are_made_at_once(source, monkeypatch):
 
 
 def test_what_is_not_light(source):
-    assert not is_light(source, Preprocessing(size=(10, 6)), PLAIN, CACHE_BYTES)
-    assert not is_light(source, Preprocessing(size=(9, 6), crop=0.9), PLAIN, CACHE_BYTES)
+    assert not is_light(source, Preprocessing(size=(65, 64)), PLAIN, CACHE_BYTES)
     assert not is_light(source, SIZE, replace(PLAIN, crop="inception"), CACHE_BYTES)
     assert not is_light(source, SIZE, replace(PLAIN, randaugment_layers=2, randaugment_magnitude=9), CACHE_BYTES)
     assert not is_light(source, SIZE, replace(PLAIN, erase=0.5), CACHE_BYTES)
     assert not is_light(source, SIZE, PLAIN, 40 * 9 * 6 * 3 - 1)
-    assert not is_light(open_source("digits", "train"), Preprocessing(size=(28, 28)), PLAIN, CACHE_BYTES)
+    assert not is_light(_Encoded(source, "png", enlarge=9), SIZE, PLAIN, CACHE_BYTES)
     assert not is_light(_Broken(source, 0, b"P6 damaged"), SIZE, PLAIN, CACHE_BYTES)
 
 
+@pytest.mark.parametrize("format", ["png", "jpeg", "gif"])
+@pytest.mark.parametrize(
+    "preprocessing",
+    [SIZE, Preprocessing(size=(13, 17)), Preprocessing(size=(4, 5), resize="shorter_side", crop=0.8)],
+)
+def test_tiny_images_are_light_in_every_format_and_size(source, format, preprocessing):
+    encoded = _Encoded(source, format)
+    assert is_light(encoded, preprocessing, PLAIN, CACHE_BYTES)
+    for rules in (PLAIN, Augmentation(crop="none")):
+        expected, found = (_stream(encoded, rules, workers, preprocessing=preprocessing) for workers in (1, 0))
+        for one, other in zip(expected, found, strict=True):
+            assert torch.equal(other.images_BHWC, one.images_BHWC)
+
+
+def test_larger_ones_must_be_raw_and_of_the_size(monkeypatch, source):
+    monkeypatch.setattr(light, "TINY", 9 * 6 - 1)
+    assert is_light(source, SIZE, PLAIN, CACHE_BYTES)
+    assert not is_light(_Encoded(source, "png"), SIZE, PLAIN, CACHE_BYTES)
+    assert not is_light(source, Preprocessing(size=(10, 6)), PLAIN, CACHE_BYTES)
+    assert not is_light(source, Preprocessing(size=(8, 6)), PLAIN, CACHE_BYTES)
+    assert not is_light(source, replace(SIZE, crop=0.9), PLAIN, CACHE_BYTES)
+
+
 def test_an_image_that_is_not_light_after_all_is_made_as_ever(source):
-    other = open_source("digits", "train").read(0).data
+    other = _Encoded(source, "png", enlarge=9).read(0).data
     mixed = _Broken(source, 11, other)
     for expected, found in zip(_stream(mixed, PLAIN, 1), _stream(mixed, PLAIN, 0), strict=True):
         assert torch.equal(found.images_BHWC, expected.images_BHWC)

@@ -150,7 +150,7 @@ def test_lanes_that_cannot_be_are_refused_in_a_line(changes, dropout, words):
         ("fashion-mnist", 1, None, {}, None),
         ("fashion-mnist", 2, 3, {}, 3),
         ("fashion-mnist", 2, None, {"augmentation__randaugment_layers": 2}, None),
-        ("digits", 2, None, {}, None),  # of another size than the model's
+        ("digits", 2, None, {}, 0),
     ],
 )
 def test_light_images_are_made_by_the_thread_that_trains_in_lanes(

@@ -1,6 +1,7 @@
-"""Images that take microseconds to make, a whole batch at once: raw pixels that are cropped and mirrored at most.
+"""Images that take microseconds to make, a whole batch at once: cropped by some pixels and mirrored at most.
 
-Their pixels are those of `crop_and_draw` and `vary`, image by image; what differs is the time that Python takes.
+Raw pixels of the model's size are of this kind, and tiny images of any format once they are decoded and resized, which
+is done once. Their pixels are those of `crop_and_draw` and `vary`, image by image; what differs is the time it takes.
 """
 
 import numpy as np
@@ -11,6 +12,7 @@ from vitlab.data.augment import draw_place
 from vitlab.data.images import RGB, open_picture
 from vitlab.data.order import SampleGenerators
 from vitlab.data.ppm import is_ppm
+from vitlab.data.resize import prepare
 from vitlab.data.sources import Source
 from vitlab.data.variation import draw_flip
 from vitlab.errors import UserError
@@ -19,26 +21,32 @@ from vitlab.recipes.preprocessing import Preprocessing
 
 Int64s = NDArray[np.int64]
 
+TINY = 64 * 64  # pixels; decoding so few costs less than training on them, and is done in the first epoch alone
+
 
 def is_light(source: Source, preprocessing: Preprocessing, augmentation: Augmentation, room: int) -> bool:
     """Whether all images can be made so: by the look of the first one, and where all fit into `room` bytes."""
     height, width = preprocessing.size
     plain = augmentation.crop in ("none", "pad") and not augmentation.randaugment_layers and not augmentation.erase
-    if not plain or preprocessing.crop != 1 or len(source) * height * width * 3 > room:
+    if not plain or len(source) * height * width * 3 > room:
         return False
     try:
-        return _pixels(source, 0, preprocessing.size) is not None
+        return _prepared(source, 0, preprocessing) is not None
     except UserError:
         return False  # told when its turn comes
 
 
-def _pixels(source: Source, index: int, size: tuple[int, int]) -> RGB | None:
-    """An image of raw pixels and the right size; none where it is another one."""
+def _prepared(source: Source, index: int, preprocessing: Preprocessing) -> RGB | None:
+    """An image that is raw, or tiny, at the model's size; none where it would take long to make."""
+    height, width = preprocessing.size
     sample = source.read(index)
-    if not is_ppm(sample.data):
+    if not is_ppm(sample.data) and height * width > TINY:
         return None
     picture = open_picture(sample.data, sample.name)
-    return picture.pixels() if (picture.height, picture.width) == size else None
+    is_ready = (picture.height, picture.width) == preprocessing.size and preprocessing.crop == 1
+    if not is_ready and max(picture.height * picture.width, height * width) > TINY:
+        return None
+    return prepare(picture.pixels(), preprocessing)
 
 
 class LightImages:
@@ -46,13 +54,13 @@ class LightImages:
 
     Args:
         source: the training images.
-        preprocessing: gives the size.
+        preprocessing: the model's.
         augmentation: crop "none" or "pad", and whether to mirror.
         seed: of the augmentation.
     """
 
     def __init__(self, source: Source, preprocessing: Preprocessing, augmentation: Augmentation, seed: int) -> None:
-        self._source, self._augmentation = source, augmentation
+        self._source, self._preprocessing, self._augmentation = source, preprocessing, augmentation
         self._generators = SampleGenerators(seed)
         self._kept_NHWC = np.empty((len(source), *preprocessing.size, 3), np.uint8)
         self._is_kept_N = np.zeros(len(source), np.bool_)
@@ -80,7 +88,7 @@ class LightImages:
 
     def _keep(self, index: int) -> bool:
         try:
-            pixels = _pixels(self._source, index, self._kept_NHWC.shape[1:3])
+            pixels = _prepared(self._source, index, self._preprocessing)
         except UserError:
             return False
         if pixels is not None:

@@ -1,7 +1,6 @@
 """The Vision Transformer (paper: section 3.1, Eq. 1 to 4), plain, hybrid or axial.
 
-Shapes: B batch, N tokens (class token included), P patches, D width, C channels, H W image height and width,
-    X values
+Shapes: B batch, N tokens (class token included), P patches, D width, C channels, H W image height and width, X values
 of a patch, K classes; r rows and c columns of patches, h w height and width of a patch; T position tables.
 """
 
@@ -43,9 +42,8 @@ class PatchEmbed(nn.Module):
     def forward(self, images_BCHW: Tensor) -> Tensor:
         """Patch embeddings in raster order, (batch, patches, width).
 
-        A convolution whose windows do not overlap is one matrix product over the cut patches: the same
-            numbers,
-        and no slower than the convolution.
+        A convolution whose windows do not overlap is one matrix product over the cut patches: the same numbers, and no
+        slower than the convolution.
         """
         map_BCHW = images_BCHW.to(self.proj.weight.dtype)
         if self.backbone is not None:
