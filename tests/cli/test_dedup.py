@@ -11,7 +11,7 @@ from PIL import Image
 
 from vitlab.cli.main import main
 from vitlab.data.catalog import open_source
-from vitlab.data.clean_list import without
+from vitlab.data.copies.clean_list import without
 
 
 def _save(path: Path, image: Image.Image, **options) -> None:

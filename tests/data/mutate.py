@@ -17,9 +17,9 @@ import numpy as np
 import sklearn.datasets
 from PIL import Image
 
+from vitlab.data.decoding.pillow import MAX_PIXELS
 from vitlab.data.images import decode
 from vitlab.data.packing import tar_bytes
-from vitlab.data.pillow import MAX_PIXELS
 from vitlab.data.shards import open_shards
 from vitlab.errors import UserError
 

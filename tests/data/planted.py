@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from vitlab.data.catalog import open_source
-from vitlab.data.copy_search import Found, Search, join, read_references, run_blocks
+from vitlab.data.copies.copy_search import Found, Search, join, read_references, run_blocks
 from vitlab.data.duplicates import Thresholds
 from vitlab.data.images import decode
 from vitlab.data.sources import Sample, Source, fingerprint

@@ -8,12 +8,13 @@ import numpy as np
 import pytest
 import sklearn.datasets
 
-from vitlab.data import idx
+from vitlab.data import bundled
 from vitlab.data.catalog import open_source
+from vitlab.data.datasets import idx
 from vitlab.data.images import decode
 from vitlab.errors import UserError
 
-BUNDLED = Path(idx.__file__).parent / "bundled"
+BUNDLED = Path(bundled.__file__).parent / "bundled"
 MAKER = Path(__file__).parents[2] / "tools/make_bundled.py"
 needs_debian = pytest.mark.skipif(not idx.FOLDER.is_dir(), reason=f"needs Debian's package {idx.PACKAGE}")
 

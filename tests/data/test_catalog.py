@@ -10,12 +10,12 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from data.pictures import encode
-from vitlab.data import idx
 from vitlab.data.catalog import names, open_source
+from vitlab.data.datasets import idx
 from vitlab.data.folders import open_folder
 from vitlab.data.images import decode
 from vitlab.data.packing import tar_bytes
-from vitlab.data.tar_sources import expand_braces
+from vitlab.data.tar.tar_sources import expand_braces
 from vitlab.errors import UserError
 
 

@@ -16,6 +16,8 @@ from data.planted import (
     search,
 )
 from vitlab.data import duplicates
+from vitlab.data.copies.perceptual import SIDE
+from vitlab.data.copies.signatures import RECORD, sign_block
 from vitlab.data.duplicates import (
     Pair,
     Thresholds,
@@ -27,8 +29,6 @@ from vitlab.data.duplicates import (
     parse_thresholds,
     surest,
 )
-from vitlab.data.perceptual import SIDE
-from vitlab.data.signatures import RECORD, sign_block
 from vitlab.errors import UserError
 
 

@@ -15,9 +15,10 @@ from hypothesis.extra import numpy as arrays
 from PIL import Image, ImageCms, PngImagePlugin
 
 from data.pictures import encode
-from vitlab.data import images, pillow
+from vitlab.data import images
+from vitlab.data.decoding import pillow
+from vitlab.data.decoding.png import grey_png
 from vitlab.data.images import decode, image_files, read_image
-from vitlab.data.png import grey_png
 from vitlab.data.resize import prepare
 from vitlab.errors import UserError
 from vitlab.recipes.preprocessing import Preprocessing
@@ -284,7 +285,7 @@ def test_webp_sizes_are_read_from_all_its_headers(kind):
 
 
 def test_too_many_bytes_are_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr("vitlab.data.pillow.MAX_BYTES", 100)
+    monkeypatch.setattr("vitlab.data.decoding.pillow.MAX_BYTES", 100)
     monkeypatch.setattr("vitlab.data.images.MAX_BYTES", 100)
     (tmp_path / "x.png").write_bytes(bytes(101))
     for refused in (lambda: decode(bytes(101), "x.png"), lambda: read_image(tmp_path / "x.png")):

@@ -12,8 +12,8 @@ from PIL import Image
 from data.pictures import encode
 from vitlab.data import assembly, loader
 from vitlab.data.augment import augment
+from vitlab.data.augmentation.device_augment import vary_batch
 from vitlab.data.catalog import open_source
-from vitlab.data.device_augment import vary_batch
 from vitlab.data.folders import open_folder
 from vitlab.data.images import decode
 from vitlab.data.loader import evaluation_batches, normalise, training_batches

@@ -14,11 +14,11 @@ from PIL import Image
 from data.pictures import encode
 from vitlab.data.catalog import open_source
 from vitlab.data.folders import open_folder
-from vitlab.data.index import from_json, index_path, index_shard, scan, to_json
 from vitlab.data.packing import pack, pack_bytes, tar_bytes
 from vitlab.data.shards import Shard, memory_reader, open_shards, shard_source
 from vitlab.data.sources import Sample
-from vitlab.data.tars import walk
+from vitlab.data.tar.index import from_json, index_path, index_shard, scan, to_json
+from vitlab.data.tar.tars import walk
 from vitlab.errors import UserError
 
 PICTURE = encode(Image.new("RGB", (3, 2), (9, 8, 7)))
@@ -127,7 +127,7 @@ def test_a_read_only_folder_serves_without_an_index(packed, monkeypatch, caplog)
     def fail(*arguments):
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr("vitlab.data.index.write_text", fail)
+    monkeypatch.setattr("vitlab.data.tar.index.write_text", fail)
     assert len(index_shard(shard).names) == 5
     assert "not kept (Permission denied)" in caplog.text
 

@@ -16,6 +16,7 @@ from vitlab.recipes.schema import Recipe, with_changes
 from vitlab.runtime import Runtime, choose, seeded
 from vitlab.training.lanes import Lanes, lanes_of
 from vitlab.training.loop import train
+from vitlab.training.meter import Meter
 from vitlab.training.parallel import copy_into, spread
 from vitlab.training.progress import Display
 from vitlab.training.run_directory import open_run, read_metrics
@@ -166,3 +167,12 @@ def test_light_images_are_made_by_the_thread_that_trains_in_lanes(
     options = {} if workers is None else {"data__workers": workers}
     _train(tmp_path / "run", _recipe(steps=1, scale__lanes=lanes, **options, **augmentation), data)
     assert seen == [expected]
+
+
+@pytest.mark.parametrize(("workers", "said"), [(0, []), (1, ["more cores"])])
+def test_who_has_no_decoding_threads_is_not_told_to_give_them_cores(tmp_path, monkeypatch, workers, said):
+    told = []
+    monkeypatch.setattr(Meter, "advice", lambda meter: "more cores")
+    monkeypatch.setattr(Display, "say", lambda display, line: told.append(line))
+    _train(tmp_path / "run", _recipe(steps=1, data__workers=workers))
+    assert told == said

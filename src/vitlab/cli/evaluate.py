@@ -14,8 +14,8 @@ from vitlab.cli.output import Cell, ResultTable, percent, show, store
 from vitlab.cli.processes import one_voice
 from vitlab.cli.training import accuracy_table
 from vitlab.data.catalog import open_source
-from vitlab.data.imagenet import read_objectnet_mapping, read_real_labels
-from vitlab.data.opening import split_path
+from vitlab.data.datasets.imagenet import read_objectnet_mapping, read_real_labels
+from vitlab.data.datasets.opening import split_path
 from vitlab.data.sources import Source
 from vitlab.errors import UserError
 from vitlab.evaluation import accuracy, calibration, dump, imagenet

@@ -13,7 +13,7 @@ from torch import nn
 from vitlab import weights
 from vitlab.cli.output import ResultTable, percent, store
 from vitlab.data.catalog import open_source
-from vitlab.data.clean_list import without
+from vitlab.data.copies.clean_list import without
 from vitlab.data.selections import keyed_split, select
 from vitlab.data.sources import Source
 from vitlab.errors import UserError

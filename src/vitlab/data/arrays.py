@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from vitlab.data.ppm import as_rgb, write_ppm
+from vitlab.data.decoding.ppm import as_rgb, write_ppm
 from vitlab.data.sources import Sample, check_classes, fingerprint
 from vitlab.errors import UserError
 

@@ -13,9 +13,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from vitlab.data.augmentation.variation import Variation
 from vitlab.data.images import RGB
 from vitlab.data.sources import Bad
-from vitlab.data.variation import Variation
 from vitlab.errors import UserError
 
 BATCHES_AHEAD = 2

@@ -5,10 +5,10 @@ from math import sqrt
 
 import numpy as np
 
+from vitlab.data.augmentation.variation import Variation, draw_variation, vary
+from vitlab.data.decoding.jpeg import largest_shrink
 from vitlab.data.images import RGB, Picture, as_picture
-from vitlab.data.jpeg import largest_shrink
 from vitlab.data.resize import bilinear, prepare
-from vitlab.data.variation import Variation, draw_variation, vary
 from vitlab.recipes.augmentation import Augmentation
 from vitlab.recipes.preprocessing import Preprocessing
 
@@ -37,7 +37,8 @@ def crop_and_draw(
 ) -> tuple[RGB, Variation]:
     """The first half of `augment`: the cropped image, and what is still to be done to it, drawn but not applied.
 
-    `vary` applies it to the image, `vitlab.data.device_augment.vary_batch` to a batch on the device, with equal pixels.
+    `vary` applies it to the image, `vary_batch` of `vitlab.data.augmentation.device_augment` to a batch on the device,
+    with equal pixels.
 
     Returns:
         (image_HWC, variation): uint8 RGB of `preprocessing.size`, and the draws.

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 
-from vitlab.data.index import from_json
 from vitlab.data.shards import Shard, ShardSource, shard_source
 from vitlab.data.sources import Split
+from vitlab.data.tar.index import from_json
 from vitlab.errors import UserError
 
 MAX_UNPACKED = 64 * 2**20

@@ -3,16 +3,16 @@
 import os
 from pathlib import Path
 
-from vitlab.data import named
 from vitlab.data.bundled import SETS, open_bundled
+from vitlab.data.datasets import named
+from vitlab.data.datasets.hub import find_parquet, hub_splits, is_hub_id, open_table, parquet_splits, split_columns
+from vitlab.data.datasets.idx import open_fashion_mnist
+from vitlab.data.datasets.manifests import pin, read_manifest
+from vitlab.data.datasets.opening import development, open_named, split_path
 from vitlab.data.folders import open_folder
-from vitlab.data.hub import find_parquet, hub_splits, is_hub_id, open_table, parquet_splits, split_columns
-from vitlab.data.idx import open_fashion_mnist
-from vitlab.data.manifests import pin, read_manifest
-from vitlab.data.opening import development, open_named, split_path
-from vitlab.data.remote import is_url
 from vitlab.data.sources import Bad, Part, Source, Split
-from vitlab.data.tar_sources import open_tar_folder, open_tar_pattern, open_tar_url
+from vitlab.data.tar.remote import is_url
+from vitlab.data.tar.tar_sources import open_tar_folder, open_tar_pattern, open_tar_url
 from vitlab.errors import UserError, unknown_name
 
 FULL = "fashion-mnist-full"

@@ -13,10 +13,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from vitlab.data.alignment import distances
-from vitlab.data.hamming import LARGEST_RADIUS, HammingIndex, Ints, hamming_index
-from vitlab.data.perceptual import VARIANTS, is_blank, variant_hashes
-from vitlab.data.signatures import Signatures
+from vitlab.data.copies.alignment import distances
+from vitlab.data.copies.hamming import LARGEST_RADIUS, HammingIndex, Ints, hamming_index
+from vitlab.data.copies.perceptual import VARIANTS, is_blank, variant_hashes
+from vitlab.data.copies.signatures import Signatures
 from vitlab.errors import UserError, unknown_name
 
 Detector = Literal["file", "pixels", "near", "embedding"]

@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from vitlab.data.decoding.pillow import refuse
 from vitlab.data.images import is_image_name, read_file, walk_images
-from vitlab.data.pillow import refuse
 from vitlab.data.sources import Bad, Sample, Split, check_classes, fingerprint, split_by_name
 from vitlab.errors import UserError
 

@@ -12,9 +12,18 @@ from numpy.typing import NDArray
 from PIL import Image
 from PIL.JpegImagePlugin import JpegImageFile
 
-from vitlab.data.jpeg import decode_quickly, largest_shrink, quick_size
-from vitlab.data.pillow import MAX_BYTES, SUFFIXES, check_size, describe_error, open_image, refuse, refusing, turn_of
-from vitlab.data.ppm import is_ppm, read_ppm
+from vitlab.data.decoding.jpeg import decode_quickly, largest_shrink, quick_size
+from vitlab.data.decoding.pillow import (
+    MAX_BYTES,
+    SUFFIXES,
+    check_size,
+    describe_error,
+    open_image,
+    refuse,
+    refusing,
+    turn_of,
+)
+from vitlab.data.decoding.ppm import is_ppm, read_ppm
 from vitlab.errors import UserError
 
 RGB = NDArray[np.uint8]  # (height, width, 3)

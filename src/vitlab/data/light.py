@@ -9,12 +9,12 @@ import torch
 from numpy.typing import NDArray
 
 from vitlab.data.augment import draw_place
+from vitlab.data.augmentation.variation import draw_flip
+from vitlab.data.decoding.ppm import is_ppm
 from vitlab.data.images import RGB, open_picture
 from vitlab.data.order import SampleGenerators
-from vitlab.data.ppm import is_ppm
 from vitlab.data.resize import prepare
 from vitlab.data.sources import Source
-from vitlab.data.variation import draw_flip
 from vitlab.errors import UserError
 from vitlab.recipes.augmentation import Augmentation
 from vitlab.recipes.preprocessing import Preprocessing

@@ -13,13 +13,13 @@ import numpy as np
 from PIL import Image
 
 from vitlab.data.assembly import default_workers
+from vitlab.data.decoding.pillow import refuse
+from vitlab.data.decoding.ppm import write_ppm
 from vitlab.data.images import RGB, decode
-from vitlab.data.index import ShardIndex, index_path, scan, to_json
-from vitlab.data.pillow import refuse
-from vitlab.data.ppm import write_ppm
 from vitlab.data.shards import memory_reader
 from vitlab.data.sources import Bad, Sample, Source, Split
-from vitlab.data.tars import BLOCK
+from vitlab.data.tar.index import ShardIndex, index_path, scan, to_json
+from vitlab.data.tar.tars import BLOCK
 from vitlab.errors import UserError
 from vitlab.files import write_bytes, write_text
 

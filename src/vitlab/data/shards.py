@@ -8,12 +8,12 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from vitlab.data.block_cache import BlockCache
-from vitlab.data.index import ShardIndex, index_path, index_shard
-from vitlab.data.pillow import refuse
-from vitlab.data.remote import RemoteFile, find_file, index_remote
+from vitlab.data.decoding.pillow import refuse
 from vitlab.data.sources import Bad, Sample, Split, check_classes, fingerprint, split_by_name
-from vitlab.data.tars import BLOCK, Reader, header_size
+from vitlab.data.tar.block_cache import BlockCache
+from vitlab.data.tar.index import ShardIndex, index_path, index_shard
+from vitlab.data.tar.remote import RemoteFile, find_file, index_remote
+from vitlab.data.tar.tars import BLOCK, Reader, header_size
 from vitlab.errors import UserError
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from vitlab.data.imagenet import ObjectNetMapping
+from vitlab.data.datasets.imagenet import ObjectNetMapping
 from vitlab.data.sources import Source
 from vitlab.errors import UserError
 from vitlab.evaluation.accuracy import IMAGENET_CLASSES, Accuracy

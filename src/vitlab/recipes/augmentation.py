@@ -47,7 +47,8 @@ class Augmentation:
         flip: whether half of the images are mirrored left to right.
         randaugment_layers: operations of RandAugment after one another; 0 is none.
         randaugment_magnitude: the strength m of each on TensorFlow's scale, on which 10 is AutoAugment's strongest;
-            arguments grow linearly beyond (`vitlab.data.randaugment` has the formulas). AugReg uses 0 to 20.
+            arguments grow linearly beyond (`vitlab.data.augmentation.randaugment` has the formulas). AugReg uses 0
+            to 20.
         mixup: alpha of Mixup's Beta(alpha, alpha); 0 is no Mixup.
         cutmix: alpha of CutMix's Beta(alpha, alpha); 0 is no CutMix. With both on, each batch gets either one with
             even odds.

@@ -7,9 +7,9 @@ from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 
 from vitlab.data import images
+from vitlab.data.decoding.pillow import open_image
+from vitlab.data.decoding.ppm import is_ppm
 from vitlab.data.images import RGB
-from vitlab.data.pillow import open_image
-from vitlab.data.ppm import is_ppm
 from vitlab.errors import UserError
 from vitlab.serving.limits import Limits, Refused
 

@@ -6,9 +6,9 @@ from dataclasses import dataclass, replace
 
 from vitlab import weights
 from vitlab.data import loader
+from vitlab.data.augmentation.mixing import check_ranks
 from vitlab.data.light import is_light
 from vitlab.data.loader import Batch
-from vitlab.data.mixing import check_ranks
 from vitlab.data.prefetch import prefetched
 from vitlab.data.sources import Source
 from vitlab.errors import UserError
@@ -96,6 +96,7 @@ def train(
     _check_shares(recipe, runtime)
     model.to(runtime.device)
     lanes = lanes_of(recipe, model, runtime)
+    workers = _decoding_threads(recipe, preprocessing, source, lanes)
     parts = memory.parts_of_a_batch(recipe, model, runtime) * lanes
     replica = parallel.spread(model, recipe.scale, runtime, lanes)
     state = start(replica, recipe)
@@ -108,7 +109,7 @@ def train(
         watching() as request,
         Saver(run.checkpoints, state, runtime, recipe.scale.keep) as saver,
         sinks.opened(recipe, run.path, first, wanted=runtime.is_first) as sink,
-        closing(_batches(recipe, preprocessing, source, runtime, first, total, lanes)) as batches,
+        closing(_batches(recipe, preprocessing, source, runtime, first, total, workers)) as batches,
     ):
         course = _Course(
             recipe, runtime, total, Cutter(recipe, preprocessing, len(source.classes), runtime, parts),
@@ -123,7 +124,7 @@ def train(
             raise
         _save_and_leave_if_asked(course, done)
         course.agreement.settle()
-        if runtime.is_first and (advice := course.meter.advice()):
+        if runtime.is_first and workers != 0 and (advice := course.meter.advice()):
             display.say(advice)
     return _finish(course, model)
 
@@ -138,13 +139,24 @@ def _check_shares(recipe: Recipe, runtime: Runtime) -> None:
         check_ranks(size, ranks)
 
 
-def _batches(
-    recipe: Recipe, preprocessing: Preprocessing, source: Source, runtime: Runtime, first: int, total: int, lanes: int
-) -> Generator[Batch]:
-    """The batches from a step on, in a form that can be closed early."""
+def _decoding_threads(recipe: Recipe, preprocessing: Preprocessing, source: Source, lanes: int) -> int | None:
+    """As the recipe says; where it leaves it open, none for light images beside lanes, whose cores they would take."""
     workers = recipe.data.workers
     if workers is None and lanes > 1 and is_light(source, preprocessing, recipe.augmentation, loader.CACHE_BYTES):
-        workers = 0  # they would take the lanes' cores
+        return 0
+    return workers
+
+
+def _batches(
+    recipe: Recipe,
+    preprocessing: Preprocessing,
+    source: Source,
+    runtime: Runtime,
+    first: int,
+    total: int,
+    workers: int | None,
+) -> Generator[Batch]:
+    """The batches from a step on, in a form that can be closed early."""
     batches = loader.training_batches(
         source, preprocessing, recipe.augmentation,
         batch_size=recipe.batch_size, seed=recipe.seed, first_step=first, steps=total,

@@ -10,10 +10,10 @@ from functools import partial
 from torch import Tensor
 
 from vitlab.data import loader
-from vitlab.data.device_augment import vary_batch
+from vitlab.data.augmentation.device_augment import vary_batch
+from vitlab.data.augmentation.mixing import mix_batch
+from vitlab.data.augmentation.variation import Variation
 from vitlab.data.loader import Batch
-from vitlab.data.mixing import mix_batch
-from vitlab.data.variation import Variation
 from vitlab.recipes.preprocessing import Preprocessing
 from vitlab.recipes.schema import Recipe
 from vitlab.runtime import Runtime

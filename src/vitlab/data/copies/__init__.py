@@ -1,0 +1,1 @@
+"""What finding near-duplicates is made of: hashes, their search, the proof on pixels, and lists without copies."""

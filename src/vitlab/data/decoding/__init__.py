@@ -1,0 +1,1 @@
+"""The formats of image files, each opened with its size checked first."""

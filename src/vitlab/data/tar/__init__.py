@@ -1,0 +1,1 @@
+"""Tar archives as shards: walked, indexed, read by ranges, near or far."""
