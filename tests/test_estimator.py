@@ -17,7 +17,8 @@ from sklearn.preprocessing import FunctionTransformer
 
 import vitlab
 from vitlab.errors import UserError
-from vitlab.recipes.schema import Recipe
+from vitlab.recipes import library
+from vitlab.recipes.schema import Recipe, with_changes
 
 TINY = dict(image_size=8, options=dict(hidden=32, layers=2, heads=2, mlp=64), device="cpu")
 
@@ -192,3 +193,12 @@ def test_scikit_learn_is_not_needed():
     )
     ran = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
     assert ran.stdout.strip() == "(2,)"
+
+
+def test_a_recipe_also_says_how_images_are_prepared():
+    recipe = with_changes(library.find("demo-upstream"), ["steps=1", "batch_size=4", "objective.head_bias=-3"])
+    recipe = with_changes(recipe, ["preprocessing.mean=[0.1, 0.2, 0.3]", "optimizer.learning_rate=1e-9"])
+    images, labels = np.zeros((6, 8, 8, 3), np.uint8), np.arange(6) % 2
+    fitted = tiny(recipe=recipe).fit(images, labels)
+    assert fitted.model_.preprocessing.mean == (0.1, 0.2, 0.3)
+    assert fitted.model_.head.bias.tolist() == pytest.approx([-3, -3], abs=1e-3)

@@ -22,9 +22,9 @@ from vitlab.data.sources import Sample, Source, check_classes, fingerprint
 from vitlab.errors import UserError
 from vitlab.models.build import Model, build, replace_head
 from vitlab.recipes import zoo
-from vitlab.recipes.preprocessing import Preprocessing
 from vitlab.recipes.schema import ModelPart, OptimizerPart, Recipe, SchedulePart
 from vitlab.runtime import Runtime, choose, environment, seeded
+from vitlab.training.initial_model import by_recipe
 from vitlab.training.interruption import Interrupted
 from vitlab.training.loop import train
 from vitlab.training.progress import Display
@@ -109,8 +109,7 @@ class ViTClassifier:
         source = _source(X, names, numbers_N.astype(np.int64))
         recipe = self._recipe(len(source))
         runtime = choose(self.device)
-        model = self._start(recipe, len(names))
-        model.classes = tuple(names)
+        model = self._start(recipe, tuple(names))
         with tempfile.TemporaryDirectory() as folder:
             run = open_run(
                 Path(folder) / "run", recipe, data=source.fingerprint, environment=environment(runtime), resume=False
@@ -208,20 +207,24 @@ class ViTClassifier:
             update={"batch_size": min(recipe.batch_size if self.recipe else self.batch_size, images)}
         )
 
-    def _start(self, recipe: Recipe, classes: int) -> Model:
-        """The model before training, as the seed says."""
+    def _start(self, recipe: Recipe, classes: tuple[str, ...]) -> Model:
+        """The model before training, as the seed says; its images are prepared as a recipe says that was given."""
         with seeded(recipe.seed, "initialisation"):
-            if self.init_from is not None:
-                if self.options:
-                    raise UserError("options cannot change the shape of weights that are loaded; leave them out")
-                model = weights.load_model(self.init_from, image_size=self.image_size)
-                replace_head(model, classes)
-                return model
-            options = {**(self.options or {}), "num_classes": classes}
-            if self.image_size is not None:
-                options["image_size"] = self.image_size
-            model = build(zoo.configure(self.model, options))
-        model.preprocessing = Preprocessing(size=model.config.image_hw)
+            model = self._new(len(classes)) if self.init_from is None else self._loaded(self.init_from, len(classes))
+        model.classes = classes
+        return model if self.recipe is None else by_recipe(model, recipe, classes)
+
+    def _new(self, classes: int) -> Model:
+        options = {**(self.options or {}), "num_classes": classes}
+        if self.image_size is not None:
+            options["image_size"] = self.image_size
+        return build(zoo.configure(self.model, options))
+
+    def _loaded(self, init_from: str | Path, classes: int) -> Model:
+        if self.options:
+            raise UserError("options cannot change the shape of weights that are loaded; leave them out")
+        model = weights.load_model(init_from, image_size=self.image_size)
+        replace_head(model, classes)
         return model
 
     def _fitted(self) -> Model:

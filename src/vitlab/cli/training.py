@@ -8,9 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import typer
-from torch import nn
 
-from vitlab import weights
 from vitlab.cli.output import ResultTable, percent, store
 from vitlab.data.catalog import open_source
 from vitlab.data.copies.clean_list import without
@@ -18,12 +16,10 @@ from vitlab.data.selections import keyed_split, select
 from vitlab.data.sources import Source
 from vitlab.errors import UserError
 from vitlab.evaluation import accuracy
-from vitlab.models import build
 from vitlab.models.build import Model
-from vitlab.recipes import zoo
-from vitlab.recipes.preprocessing import Preprocessing
 from vitlab.recipes.schema import DataPart, Recipe, with_changes
-from vitlab.runtime import RankLost, Runtime, choose, environment, joined, seeded, together
+from vitlab.runtime import RankLost, Runtime, choose, environment, joined, together
+from vitlab.training.initial_model import initial_model
 from vitlab.training.interruption import Interrupted
 from vitlab.training.loop import TrainingFailed, train
 from vitlab.training.progress import Display, display
@@ -101,7 +97,7 @@ def _run(recipe: Recipe, folder: Path, runtime: Runtime, resume: bool, title: st
     """The result is there in the first process alone."""
     with together(runtime):
         train_source, test_source = _sources(recipe.data, tell=runtime.is_first)
-        model = _model(recipe, train_source)
+        model = initial_model(recipe, train_source.classes)
         train_source, judge = _held_out(recipe, train_source, test_source, runtime)
     steps = recipe.total_steps(len(train_source))
     with _opened(recipe, folder, train_source.fingerprint, runtime, resume) as directory:
@@ -186,37 +182,6 @@ def _shown(title: str, steps: int, runtime: Runtime) -> Iterator[Display]:
         return
     with display(title, steps) as shown:
         yield shown
-
-
-def _model(recipe: Recipe, source: Source) -> Model:
-    image_size = recipe.model.image_size
-    if recipe.init_from is not None:
-        if recipe.model.options:
-            raise UserError("model.options cannot change the shape of weights that are loaded; leave them out")
-        model = weights.load_model(recipe.init_from, image_size=image_size)
-        build.replace_head(model, len(source.classes))
-        given = model.preprocessing
-    else:
-        with seeded(recipe.seed, "initialisation"):
-            options: dict[str, object] = {**recipe.model.options, "num_classes": len(source.classes)}
-            if image_size is not None:
-                options["image_size"] = image_size
-            model = build.build(zoo.configure(recipe.model.name, options))
-        given = model.preprocessing
-    head = build.classifier(model)
-    if recipe.objective.head_bias and head is not None and head.bias is not None:
-        nn.init.constant_(head.bias, recipe.objective.head_bias)
-    part = recipe.preprocessing
-    model.preprocessing = Preprocessing(
-        size=given.size,
-        resize=part.resize,
-        crop=part.crop,
-        interpolation=part.interpolation,
-        mean=part.mean or given.mean,
-        std=part.std or given.std,
-    )
-    model.classes = source.classes
-    return model
 
 
 def _results(measured: accuracy.Accuracy, source: Source, directory: RunDirectory) -> ResultTable:

@@ -23,13 +23,11 @@ from vitlab.evaluation.features import Features, features_of
 from vitlab.evaluation.fewshot import PENALTIES
 from vitlab.evaluation.intervals import wilson
 from vitlab.evaluation.least_squares import factorise
-from vitlab.models import build
-from vitlab.models.build import Model
 from vitlab.recipes import library, vtab
-from vitlab.recipes.preprocessing import Preprocessing
 from vitlab.recipes.schema import Recipe, with_changes
 from vitlab.recipes.vtab import VtabTask
 from vitlab.runtime import Runtime, environment
+from vitlab.training.initial_model import initial_model
 from vitlab.training.loop import train
 from vitlab.training.progress import display
 from vitlab.training.run_directory import open_run
@@ -224,7 +222,7 @@ def _trained(
 ) -> tuple[int, int, Source, Source]:
     """Train on the first part and test on the second: how many are right, of how many, and both parts."""
     train_source, test_source = (open_source(recipe.data.source, part) for part in parts)
-    model = _start(recipe, train_source)
+    model = initial_model(recipe, train_source.classes)
     opened = open_run(
         folder,
         recipe,
@@ -237,19 +235,6 @@ def _trained(
         trained = train(recipe, model, model.preprocessing, train_source, directory, runtime=runtime, display=shown)
     measured = accuracy.measure(trained, test_source, trained.preprocessing, runtime)
     return measured.right(), measured.images, train_source, test_source
-
-
-def _start(recipe: Recipe, source: Source) -> Model:
-    """The pretrained model with a new head for the source's classes."""
-    assert recipe.init_from is not None
-    model = weights.load_model(recipe.init_from, image_size=recipe.model.image_size)
-    build.replace_head(model, len(source.classes))
-    part, given = recipe.preprocessing, model.preprocessing
-    model.preprocessing = Preprocessing(
-        given.size, part.resize, part.crop, part.interpolation, part.mean or given.mean, part.std or given.std
-    )
-    model.classes = source.classes
-    return model
 
 
 def _linear(task: VtabTask, source: str, settings: Settings, runtime: Runtime) -> TaskResult:

@@ -1,0 +1,64 @@
+"""The model that a run starts from: new by its recipe's seed, or trained weights and a new head (paper: sec. 3.2)."""
+
+from torch import nn
+
+from vitlab import weights
+from vitlab.errors import UserError
+from vitlab.models import build
+from vitlab.models.build import Model
+from vitlab.recipes import zoo
+from vitlab.recipes.preprocessing import Preprocessing
+from vitlab.recipes.schema import Recipe
+from vitlab.runtime import seeded
+
+
+def initial_model(recipe: Recipe, classes: tuple[str, ...]) -> Model:
+    """The recipe's model before its first update, on the CPU.
+
+    Args:
+        recipe: says which model, or which weights, and how its images are prepared.
+        classes: names of the classes; the head has as many outputs.
+
+    Raises:
+        UserError: weights that cannot be loaded, or options that do not fit.
+    """
+    model = _from_weights(recipe, len(classes)) if recipe.init_from is not None else _new(recipe, len(classes))
+    return by_recipe(model, recipe, classes)
+
+
+def by_recipe(model: Model, recipe: Recipe, classes: tuple[str, ...]) -> Model:
+    """The same model, with the head's bias, the preparation of images and the names of classes as the recipe says.
+
+    The size of images is the model's; mean and deviation too, where the recipe leaves them open.
+    """
+    head = build.classifier(model)
+    if recipe.objective.head_bias and head is not None and head.bias is not None:
+        nn.init.constant_(head.bias, recipe.objective.head_bias)
+    part, given = recipe.preprocessing, model.preprocessing
+    model.preprocessing = Preprocessing(
+        size=given.size,
+        resize=part.resize,
+        crop=part.crop,
+        interpolation=part.interpolation,
+        mean=part.mean or given.mean,
+        std=part.std or given.std,
+    )
+    model.classes = classes
+    return model
+
+
+def _from_weights(recipe: Recipe, classes: int) -> Model:
+    assert recipe.init_from is not None
+    if recipe.model.options:
+        raise UserError("model.options cannot change the shape of weights that are loaded; leave them out")
+    model = weights.load_model(recipe.init_from, image_size=recipe.model.image_size)
+    build.replace_head(model, classes)
+    return model
+
+
+def _new(recipe: Recipe, classes: int) -> Model:
+    options: dict[str, object] = {**recipe.model.options, "num_classes": classes}
+    if recipe.model.image_size is not None:
+        options["image_size"] = recipe.model.image_size
+    with seeded(recipe.seed, "initialisation"):
+        return build.build(zoo.configure(recipe.model.name, options))
