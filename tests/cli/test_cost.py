@@ -36,6 +36,13 @@ def test_other_hardware_precision_and_size(capsys):
     assert numbers["device_hours"] == pytest.approx(hardware.device_hours(numbers["exaflops"], peak, 0.4))
 
 
+def test_a_device_of_another_size(capsys):
+    numbers = _json(capsys, ["cost", "B/16", "--hardware", "RTX-4090", "--memory", "12GB"])["numbers"]
+    assert numbers["largest_batch"] == memory.largest_batch(zoo.get("B/16"), 12 * 10**9, precision="bfloat16")
+    assert main(["cost", "B/16", "--memory", "twelve"]) == 2
+    assert "memory 'twelve': write a number with GB or GiB" in capsys.readouterr().err
+
+
 def test_a_recipe_brings_its_own_numbers(capsys):
     numbers = _json(capsys, ["cost", "demo-upstream"])["numbers"]
     assert (numbers["images"], numbers["batch"]) == (6000, 96)

@@ -12,6 +12,7 @@ from vitlab.runtime import choose
 from vitlab.training import checkpoint
 from vitlab.training.averaging import PolyakAverage
 from vitlab.training.optimizers import build_optimizer
+from vitlab.training.saving import Saver
 from vitlab.training.state import TrainingState
 
 CPU = choose("cpu")
@@ -29,7 +30,11 @@ def _state_of(model: nn.Module, averaged: bool = True, kind: str = "adamw") -> T
 
 
 def save_checkpoint(folder, step, state):
-    return checkpoint.save_checkpoint(folder, step, state, CPU)
+    with Saver(folder, state, CPU, keep=2) as saver:
+        saver.begin(step)
+        saver.wait()
+        assert not saver.problem()
+    return folder / f"step-{step:08d}"
 
 
 def load_newest(folder, state):

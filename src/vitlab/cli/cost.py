@@ -1,6 +1,6 @@
 """`vitlab cost MODEL|RECIPE`: parameters, FLOPs, memory, exaFLOPs, time and price, by arithmetic."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -62,6 +62,9 @@ def cost_of(
         Literal["bfloat16", "float32"], typer.Option("--precision", help="Of matrix products.")
     ] = "bfloat16",
     device: Annotated[str, typer.Option("--hardware", help="A device, such as H100, A100 or TPUv3-core.")] = "H100",
+    device_memory: Annotated[
+        str | None, typer.Option("--memory", metavar="SIZE", help="The device's, if another, such as 12GB.")
+    ] = None,
     utilisation: Annotated[float, typer.Option("--utilisation", help="Share of the device's peak.")] = 0.4,
     price: Annotated[float | None, typer.Option("--price", min=0.0, help="Of an hour of the device.")] = None,
     plot: Annotated[
@@ -75,6 +78,8 @@ def cost_of(
     if epochs is not None and not 0 < epochs < 1e9:
         raise UserError(f"--epochs {epochs}: give a number above 0")
     found = hardware.find(device)
+    if device_memory is not None:
+        found = replace(found, memory=memory.bytes_of(device_memory))
     if plot is not None:
         _draw(plot)
     if every:

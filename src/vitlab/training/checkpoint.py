@@ -85,19 +85,6 @@ def manifest(step: int, state: TrainingState, ranks: int) -> dict[str, Any]:
     return {"version": disk.VERSION, "step": step, "ranks": ranks, "average_updates": updates, "progress": progress}
 
 
-def save_checkpoint(checkpoints: Path, step: int, state: TrainingState, runtime: Runtime, *, keep: int = 2) -> Path:
-    """Write the state after `step` updates, and wait for it: of a run of one process, or of whole weights.
-
-    `saving.Saver` does the same beside training.
-    """
-    assert not state.pieces
-    about = manifest(step, state, runtime.ranks)
-    entries = write_part(checkpoints, step, snapshot(state, 0, {}), state, runtime)
-    final = disk.commit(checkpoints, step, {**about, "files": entries})
-    disk.drop_old(checkpoints, keep, [state.progress.best_step])
-    return final
-
-
 def load_newest(checkpoints: Path, state: TrainingState, runtime: Runtime) -> int:
     """Bring `state` to the newest readable checkpoint; returns its step, 0 if there is none.
 

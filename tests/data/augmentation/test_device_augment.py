@@ -5,12 +5,11 @@ import pytest
 import torch
 
 from vitlab.data.augment import augment, crop_and_draw
-from vitlab.data.augmentation.device_augment import crop_batch, vary_batch
+from vitlab.data.augmentation.device_augment import vary_batch
 from vitlab.data.augmentation.erasing import draw_erasure
 from vitlab.data.augmentation.randaugment import EITHER_WAY, OPERATIONS, Operation, argument
 from vitlab.data.augmentation.variation import Variation, draw_variation, vary
 from vitlab.data.order import SampleGenerators
-from vitlab.data.resize import bilinear
 from vitlab.recipes.augmentation import Augmentation
 from vitlab.recipes.preprocessing import Preprocessing
 
@@ -88,31 +87,3 @@ def test_cropping_in_workers_and_varying_on_the_device_is_augment(crop, photo):
     found = vary_batch(cropped, [variation for _, variation in halves])
     expected = np.stack([augment(photo, rules, size, SampleGenerators(9).of(0, index)) for index in range(12)])
     np.testing.assert_array_equal(found.numpy(), expected)
-
-
-def test_a_crop_that_is_not_resized_is_exact(photo):
-    images = np.stack([photo[:90, :100], photo[200:290, 300:400]])
-    boxes = torch.tensor([[0, 0, 40, 30], [50, 70, 40, 30]])
-    found = crop_batch(torch.from_numpy(images), boxes, (40, 30)).numpy()
-    np.testing.assert_array_equal(found[0], images[0, :40, :30])
-    np.testing.assert_array_equal(found[1], images[1, 50:, 70:])
-
-
-@pytest.mark.parametrize("size", [(32, 32), (64, 48), (1, 1)])
-def test_resized_crops_are_bilinear_within_a_level(size, photo):
-    images = np.stack([photo[:120, :130], photo[200:320, 300:430], photo[50:170, 90:220]])
-    boxes = [(0, 0, 120, 130), (13, 7, 20, 100), (119, 128, 1, 2)]
-    found = crop_batch(torch.from_numpy(images), torch.tensor(boxes), size).numpy().astype(int)
-    for image, (top, left, height, width), crop in zip(images, boxes, found, strict=True):
-        cut = np.ascontiguousarray(image[top : top + height, left : left + width])
-        numbers = torch.from_numpy(cut).permute(2, 0, 1)[None].double()
-        exact = torch.nn.functional.interpolate(numbers, size=size, mode="bilinear", align_corners=False)[0]
-        assert abs(crop - exact.permute(1, 2, 0).numpy()).max() <= 0.51
-        assert abs(crop - bilinear(cut, size)).max() <= 1
-
-
-def test_pixels_outside_the_box_are_never_seen(photo):
-    images = np.full((1, 60, 60, 3), 255, np.uint8)
-    images[0, 10:30, 20:50] = photo[:20, :30] // 2
-    found = crop_batch(torch.from_numpy(images), torch.tensor([[10, 20, 20, 30]]), (47, 53)).numpy()
-    assert found.max() <= 127

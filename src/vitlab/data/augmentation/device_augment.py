@@ -2,7 +2,7 @@
 
 Draws stay on the host, one generator a sample (`crop_and_draw`, `draw_variation`); here they are applied. Mirroring,
 every operation of RandAugment and erasing give the workers' pixels exactly: all arithmetic is in whole numbers, or in
-float32 in the same order, one rounding an operation. Only the bilinear resize of `crop_batch` may differ, by one level.
+float32 in the same order, one rounding an operation.
 
 Legend: B = images of the batch, N = those of them that one operation concerns, V = 256 values.
 """
@@ -51,42 +51,6 @@ def _by_change(variations: Sequence[Variation], layer: int) -> dict[Change, list
             change = CHANGES.get(variation.operations[layer].name, _look_up_values)
             rows_by_change.setdefault(change, []).append(row)
     return rows_by_change
-
-
-def crop_batch(images_BHWC: Tensor, boxes_B4: Tensor, size: tuple[int, int]) -> Tensor:
-    """Cuts a box out of each image and resizes it bilinearly without antialiasing, as `vitlab.data.resize.bilinear`.
-
-    Args:
-        images_BHWC: uint8 RGB on any device; images of different sizes may be padded to a common one.
-        boxes_B4: integers (top, left, height, width) within each image, on any device.
-        size: (height, width) of the result.
-
-    Returns:
-        images_BHWC: uint8 of `size`; equal to the workers' within one level, and exactly where nothing is resized.
-    """
-    device = images_BHWC.device
-    top_B, left_B, height_B, width_B = boxes_B4.to(device=device, dtype=torch.int64).unbind(1)
-    upper_BY, lower_BY, down_BY = _neighbours(top_B, height_B, size[0])
-    near_BX, far_BX, across_BX = _neighbours(left_B, width_B, size[1])
-    rows_B = torch.arange(len(images_BHWC), device=device)[:, None, None]
-
-    def values(from_y_BY: Tensor, from_x_BX: Tensor) -> Tensor:
-        return images_BHWC[rows_B, from_y_BY[:, :, None], from_x_BX[:, None, :]].to(torch.float32)
-
-    across_BX11 = across_BX[:, None, :, None]
-    upper_BHWC = torch.lerp(values(upper_BY, near_BX), values(upper_BY, far_BX), across_BX11)
-    lower_BHWC = torch.lerp(values(lower_BY, near_BX), values(lower_BY, far_BX), across_BX11)
-    return torch.lerp(upper_BHWC, lower_BHWC, down_BY[:, :, None, None]).round_().to(torch.uint8)
-
-
-def _neighbours(start_B: Tensor, length_B: Tensor, new: int) -> tuple[Tensor, Tensor, Tensor]:
-    """For each of `new` output pixels the two input pixels it lies between, and its distance from the first."""
-    places_BX = (torch.arange(new, device=start_B.device) + 0.5) * (length_B[:, None] / new) - 0.5
-    last_B1 = length_B[:, None] - 1
-    places_BX = torch.minimum(places_BX.clamp_(min=0), last_B1)
-    first_BX = places_BX.to(torch.int64)
-    second_BX = torch.minimum(first_BX + 1, last_B1)
-    return start_B[:, None] + first_BX, start_B[:, None] + second_BX, places_BX - first_BX
 
 
 def _look_up_values(images_NHWC: Tensor, operations: Sequence[Operation]) -> Tensor:
