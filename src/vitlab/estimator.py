@@ -5,8 +5,7 @@ It works in pipelines, searches and cross-validation; scikit-learn itself is not
 
 import inspect
 import tempfile
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +15,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from vitlab import weights
 from vitlab.data import loader
-from vitlab.data.arrays import array_source
-from vitlab.data.images import read_file
-from vitlab.data.sources import Sample, Source, check_classes, fingerprint
+from vitlab.data.arrays_or_paths import count, source_of
+from vitlab.data.sources import Source
 from vitlab.errors import UserError
 from vitlab.models.build import Model, build, replace_head
 from vitlab.recipes import zoo
@@ -106,7 +104,7 @@ class ViTClassifier:
         labels_N = _labels(y)
         self.classes_, numbers_N = np.unique(labels_N, return_inverse=True)
         names = [str(label) for label in self.classes_]
-        source = _source(X, names, numbers_N.astype(np.int64))
+        source = source_of(X, names, numbers_N.astype(np.int64))
         recipe = self._recipe(len(source))
         runtime = choose(self.device)
         model = self._start(recipe, tuple(names))
@@ -133,7 +131,7 @@ class ViTClassifier:
         """
         model, runtime = self._fitted(), choose(self.device)
         names = [str(label) for label in self.classes_]
-        source = _source(X, names, np.zeros(_count(X), np.int64))
+        source = source_of(X, names, np.zeros(count(X), np.int64))
         model.eval().to(runtime.device)
         return _probabilities(model, source, runtime)
 
@@ -256,83 +254,6 @@ def _probabilities(model: Model, source: Source, runtime: Runtime) -> NDArray[np
             inputs_BCHW = loader.normalise(batch.images_BHWC, model.preprocessing, runtime.device)
             found.append(model(inputs_BCHW).float().softmax(-1).cpu().numpy())
     return np.concatenate(found)
-
-
-@dataclass(frozen=True, eq=False)
-class _Files:
-    """Image files as a source; see `vitlab.data.sources.Source`."""
-
-    name: str
-    classes: tuple[str, ...]
-    labels_N: NDArray[np.int64]
-    fingerprint: str
-    paths: tuple[Path, ...]
-    skipped: tuple[str, ...] = ()
-
-    def __len__(self) -> int:
-        return len(self.paths)
-
-    def key(self, index: int) -> str:
-        return str(self.paths[index])
-
-    def read(self, index: int) -> Sample:
-        path = self.paths[index]
-        return Sample(read_file(path), int(self.labels_N[index]), str(path))
-
-
-def _count(images: Any) -> int:
-    return len(images) if isinstance(images, Sequence) else len(np.asarray(images))
-
-
-def _source(images: Any, classes: Sequence[str], labels_N: NDArray[np.int64]) -> Source:
-    """Images in any of the forms that are taken, as a source.
-
-    Raises:
-        UserError: another form, or not as many labels as images.
-    """
-    count = _count(images)
-    if count != len(labels_N):
-        raise UserError(f"{count} images and {len(labels_N)} labels: give a label for each image")
-    if count == 0:
-        raise UserError("no images: give at least one; found array with 0 sample(s)")
-    if _are_paths(images):
-        check_classes("y", classes)
-        paths = tuple(Path(str(path)) for path in images)
-        rows = ((str(path), 0, label) for path, label in zip(paths, labels_N.tolist(), strict=True))
-        return _Files("the files", tuple(classes), labels_N, fingerprint(classes, rows), paths)
-    pixels_N = _pixels(np.asarray(images))
-    return array_source("the array", "images", classes, labels_N, pixels_N[0].size, lambda index: pixels_N[index])
-
-
-def _are_paths(images: Any) -> bool:
-    first = images[0] if isinstance(images, Sequence) else np.asarray(images).reshape(-1)[0]
-    return isinstance(first, str | Path)
-
-
-def _pixels(images: NDArray[Any]) -> NDArray[np.uint8]:
-    """An array of images as bytes.
-
-    Raises:
-        UserError: axes or values that are no images.
-    """
-    if images.ndim not in (3, 4) or (images.ndim == 4 and images.shape[3] != 3) or 0 in images.shape:
-        raise UserError(
-            f"X has the shape {images.shape}: give images as (images, height, width) or (images, height, width, 3), or "
-            "a list of paths. Reshape your data; a table of features is no image"
-        )
-    if images.dtype == np.uint8:
-        return images
-    if images.dtype.kind not in "bfiu":
-        raise UserError(f"X has values of type {images.dtype}: give bytes from 0 to 255, or floats from 0 to 1")
-    most = 255 if images.dtype.kind in "iu" else 1
-    least_found, most_found = images.min(), images.max()
-    if not 0 <= least_found <= most_found <= most:  # also where one is not a number: NaN and infinity are refused
-        raise UserError(
-            f"X has values from {least_found} to {most_found}: give bytes from 0 to 255, or floats from 0 to 1 "
-            "(no NaN, no inf)"
-        )
-    scaled_N: NDArray[np.uint8] = np.round(images * (255 // most)).astype(np.uint8)
-    return scaled_N
 
 
 def _labels(y: ArrayLike) -> NDArray[Any]:
