@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -9,6 +10,8 @@ from PIL import Image
 
 import vitlab
 from vitlab.cli.main import main
+from vitlab.report.comparison import accuracies_of
+from vitlab.report.content import read_folder
 
 
 def _json(capsys, words):
@@ -83,6 +86,49 @@ def test_real(capsys, tmp_path, imagenet):
     assert "50,000" in _refused(capsys, words)
 
 
+def test_a_run_keeps_what_was_found_on_each_data_set(capsys, tmp_path, trained, photos, broken_photos):
+    run = tmp_path / "run"
+    shutil.copytree(trained, run)
+    made = vitlab.create_model("ViT-Ti/8", num_classes=2, image_size=16, hidden=16, layers=1, heads=2, mlp=16)
+    made.classes = ("grass", "scene")
+    vitlab.save_model(made, run / "model")
+    before = {file.name for file in (run / "results").iterdir()}
+    for data in (photos, broken_photos, broken_photos):
+        _json(capsys, ["evaluate", run, "--data", data, "--bad-images", "skip"])
+    added = {file.name for file in (run / "results").iterdir()} - before
+    assert added == {f"evaluate-{photos.name}.json", "evaluate-broken.json"}
+    assert {photos.name, "broken"} <= set(accuracies_of(read_folder(run).own))
+
+
+def test_imagenet_and_real_stand_in_the_papers_rows(capsys, tmp_path, imagenet, trained):
+    real = tmp_path / "real.json"
+    real.write_text(json.dumps([[1], [], [0], *[[7]] * 49_997]))
+    run = tmp_path / "run"
+    shutil.copytree(trained, run)
+    shutil.rmtree(run / "model")
+    shutil.copytree(tmp_path / "model", run / "model")
+    for words in (["imagenet"], ["imagenet", "--real", real], ["imagenet-real"]):
+        numbers = _json(capsys, ["evaluate", run, "--data", f"{words[0]}={imagenet}", *words[1:]])["numbers"]
+        assert ("confusion" in numbers, "confusion_pairs" in numbers) == (False, len(words) == 1)
+    assert sum(count for _, _, count in numbers["confusion_pairs"]) == numbers["images"] == 3
+    found = accuracies_of(read_folder(run).own)
+    assert found["ImageNet"] == pytest.approx(100 / 3)
+    assert found["ReaL"] == 50
+
+
+def test_a_result_that_cannot_be_kept_is_shown_all_the_same(capsys, tmp_path, trained):
+    run = tmp_path / "run"
+    shutil.copytree(trained, run)
+    shutil.rmtree(run / "results")
+    (run / "results").touch()
+    capsys.readouterr()
+    assert main(["evaluate", str(run), "--data", "fashion-mnist"]) == 2
+    printed = capsys.readouterr()
+    assert "Accuracy on fashion-mnist" in printed.out
+    assert printed.err.count("\n") == 1
+    assert "evaluate-fashion-mnist.json" in printed.err
+
+
 def test_objectnet(capsys, tmp_path):
     root = tmp_path / "objectnet"
     (root / "mappings").mkdir(parents=True)
@@ -111,6 +157,7 @@ def test_objectnet(capsys, tmp_path):
         (["--dump", "x.txt"], ".csv"),
         (["--batch-size", "0"], "--batch-size"),
         (["--real", "/nowhere/real.json"], "/nowhere/real.json"),
+        (["--data", ""], "no name"),
     ],
 )
 def test_mistakes_of_evaluate(capsys, trained, words, expected):

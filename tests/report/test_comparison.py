@@ -9,7 +9,7 @@ import vitlab
 from report.small_runs import write_table
 from vitlab.errors import UserError
 from vitlab.recipes import cost
-from vitlab.recipes.schema import DataPart, ModelPart, Recipe, to_toml
+from vitlab.recipes.schema import DataPart, ModelPart, OptimizerPart, Recipe, to_toml
 from vitlab.report.comparison import accuracies_of, comparison, grouped
 from vitlab.report.content import read_folder
 from vitlab.report.ledger import ledger
@@ -19,9 +19,10 @@ from vitlab.report.published import TABLE_2, TABLE_6
 TINY = dict(image_size=28, hidden=16, layers=1, heads=2, mlp=16)
 
 
-def _run(path, seed=0, top1=0.9, name="tiny", data="cifar10", steps=50, speed=400.0):
+def _run(path, seed=0, top1=0.9, name="tiny", data="cifar10", steps=50, speed=400.0, rate=1e-3):
     recipe = Recipe(
         name=name, epochs=2.5, batch_size=64, seed=seed, data=DataPart(source=data),
+        optimizer=OptimizerPart(learning_rate=rate),
         model=ModelPart(name="ViT-Ti/7", options=TINY),
     )  # fmt: skip
     path.mkdir(parents=True)
@@ -112,6 +113,73 @@ def test_the_mean_of_vtab_is_an_accuracy_too(tmp_path):
     path = _run(tmp_path / "a")
     write_table(path / "results/vtab.json", "VTAB-1k of a, linear", ["task"], [["x"]], numbers={"mean": 0.5})
     assert accuracies_of(_parts(path)[0]) == {"CIFAR-10": 90.0, "VTAB": 50.0}
+
+
+def _vtab(path, tested, mean=0.5):
+    write_table(path / "results/vtab.json", f"VTAB-1k of {tested}, linear", ["task"], [["x"]], numbers={"mean": mean})
+    return path
+
+
+def test_vtab_in_a_folder_of_its_own_belongs_to_the_run_that_was_tested(tmp_path):
+    runs = [_run(tmp_path / "a"), _run(tmp_path / "b", name="b")]
+    table, _ = comparison(_parts(*runs, _vtab(tmp_path / "vt", "b")))
+    assert table.columns[1:3] == ("a", "b")
+    row = next(row for row in table.rows if row[0] == "VTAB")
+    assert row[1:4] == (None, "50.00", TABLE_2[0].accuracies["VTAB"])
+
+
+def test_vtab_of_another_model_is_a_column_of_its_own(tmp_path):
+    (own, vtab) = grouped(_parts(_run(tmp_path / "a"), _vtab(tmp_path / "vt", "elsewhere")))
+    assert (own.name, vtab.name, vtab.model) == ("a", "vt", "elsewhere")
+    assert vtab.accuracies == {"VTAB": (50.0,)}
+
+
+def test_the_data_set_is_what_the_result_says_not_where_it_lay(tmp_path):
+    path = _run(tmp_path / "a")
+    for name, dataset, top1 in (("one", "imagenet", 0.7), ("two", "imagenet-real", 0.8), ("three", "photos", 0.6)):
+        numbers = {"dataset": dataset, "top1": top1}
+        title = f"Accuracy on ReaL ({tmp_path}/inet (validation part))"
+        write_table(path / f"results/{name}.json", title, ["class"], [["all"]], numbers=numbers)
+    found = accuracies_of(_parts(path)[0])
+    assert found == pytest.approx({"CIFAR-10": 90, "ImageNet": 70, "ReaL": 80, "photos": 60})
+
+
+def test_a_run_that_is_given_twice_counts_once(tmp_path):
+    path = _run(tmp_path / "a")
+    (group,) = grouped(_parts(path, tmp_path / "a" / "." / ".." / "a"))
+    assert (group.name, group.runs) == ("a", 1)
+    assert comparison(_parts(path, path)) == ()
+
+
+def test_a_cell_of_some_of_the_runs_says_so(tmp_path):
+    runs = [_run(tmp_path / f"seed-{seed}", seed, 0.9) for seed in range(3)]
+    (runs[0] / "results/accuracy.json").rename(tmp_path / "away.json")
+    numbers = {"dataset": "digits", "top1": 0.5}
+    write_table(runs[0] / "results/more.json", "Accuracy on digits", ["class"], [["all"]], numbers=numbers)
+    table, _ = comparison(_parts(*runs))
+    rows = {row[0]: row[1] for row in table.rows}
+    assert table.columns[1] == "tiny, 3 seeds"
+    assert rows["CIFAR-10"] == "90.00 ± 0.00 (2 of 3)"
+    assert rows["digits"] == "50.00 (1 of 3)"
+
+
+def test_runs_of_one_name_are_told_apart(tmp_path):
+    paths = [_run(tmp_path / folder / "run", rate=rate) for folder, rate in (("x", 0.003), ("y", 0.01))]
+    (one, other) = grouped(_parts(*paths))
+    assert one.name == "run (learning_rate 0.003)"
+    assert other.name == "run (learning_rate 0.01)"
+    seeds = [_run(tmp_path / f"{rate}-{seed}", seed, rate=rate) for rate in (0.003, 0.01) for seed in (0, 1)]
+    names = [group.name for group in grouped(_parts(*seeds))]
+    assert names == ["tiny, 2 seeds (learning_rate 0.003)", "tiny, 2 seeds (learning_rate 0.01)"]
+    table, _ = comparison(_parts(*seeds))
+    assert set(table.numbers) == set(names)
+
+
+def test_what_differs_says_nothing_of_the_machine(tmp_path):
+    paths = [_run(tmp_path / folder / "run", data=str(tmp_path / folder / "photos")) for folder in ("x", "y")]
+    names = [group.name for group in grouped(_parts(*paths))]
+    assert len(set(names)) == 2
+    assert not any(str(tmp_path) in name for name in names)
 
 
 @pytest.mark.parametrize(

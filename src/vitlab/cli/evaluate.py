@@ -10,10 +10,10 @@ import typer
 
 from vitlab import weights
 from vitlab.cli import options
-from vitlab.cli.output import Cell, ResultTable, percent, show, store
+from vitlab.cli.accuracies import accuracy_table
+from vitlab.cli.output import Cell, ResultTable, file_of, percent, show, store
 from vitlab.cli.processes import one_voice
-from vitlab.cli.training import accuracy_table
-from vitlab.data.catalog import open_source
+from vitlab.data.catalog import known_as, open_source
 from vitlab.data.datasets.imagenet import read_objectnet_mapping, read_real_labels
 from vitlab.data.datasets.opening import split_path
 from vitlab.data.sources import Source
@@ -44,11 +44,16 @@ def evaluate(
     device: options.DeviceOption = "auto",
     as_json: options.JsonOption = False,
 ) -> None:
-    """Accuracy of MODEL on the test images of SOURCE, each image counted once; torchrun shares the work out."""
+    """Accuracy of MODEL on the test images of SOURCE, each image counted once; torchrun shares the work out.
+
+    Top-1 with its interval, top-5, by class, and calibration. Where MODEL is a run, its report has them too.
+    """
     with one_voice(device) as runtime:
         with together(runtime):
             if dump_file is not None:
                 dump.check_suffix(dump_file)
+            if real is not None and split_path(data)[0] == "objectnet":
+                raise UserError("--real is for ImageNet's validation images, and the data is ObjectNet; leave it out")
             labels = read_real_labels(real) if real is not None else None
             loaded = weights.load_model(model)
             source = open_source(data, "test", bad=bad_images)
@@ -62,17 +67,21 @@ def evaluate(
             return
     if mapping is not None:
         counted = imagenet.objectnet_accuracy(measured, source, read_objectnet_mapping(mapping))
-        table = _counted_table(f"Accuracy on ObjectNet ({source.name})", "not shared with ImageNet", counted)
+        dataset = "objectnet"
+        table = _counted_table(f"Accuracy on ObjectNet ({source.name})", dataset, "not shared with ImageNet", counted)
     elif labels is not None:
         counted = imagenet.real_accuracy(measured, source, labels)
-        table = _counted_table(f"Accuracy on ReaL ({source.name})", "without a label", counted, plain=measured)
+        dataset = "imagenet-real"
+        title = f"Accuracy on ReaL ({source.name})"
+        table = _counted_table(title, dataset, "without a label", counted, plain=measured)
     else:
-        table = _table(measured, source, _names(loaded, source))
+        dataset = known_as(data).removesuffix("-real")  # ReaL is its labels, and these are the images' own
+        table = _table(measured, source, _names(loaded, source), dataset)
     if dump_file is not None:
         dump.write(measured, source, None if mapping is not None else loaded.classes, dump_file)
-    if (Path(model) / "recipe.toml").exists():
-        store(table, Path(model) / "results" / "evaluate.json")
     show(table, as_json=as_json)
+    if (Path(model) / "recipe.toml").exists():
+        store(table, Path(model) / "results" / file_of("evaluate", dataset))
 
 
 def _objectnet_folder(data: str) -> Path | None:
@@ -93,9 +102,9 @@ def _names(model: Model, source: Source) -> tuple[str, ...]:
     return named if len(named) == outputs else tuple(map(str, range(outputs)))
 
 
-def _table(measured: Accuracy, source: Source, classes: Sequence[str]) -> ResultTable:
+def _table(measured: Accuracy, source: Source, classes: Sequence[str], dataset: str) -> ResultTable:
     """The run's own table, with intervals, top-5 and calibration."""
-    table = accuracy_table(measured, source.name, tuple(classes))
+    table = accuracy_table(measured, source.name, tuple(classes), dataset)
     bins = calibration.reliability(measured.labels_N, measured.probabilities_NK)
     error = calibration.expected_calibration_error(bins)
     counts_KK = measured.confusion()
@@ -134,12 +143,14 @@ def _notes(measured: Accuracy, classes: Sequence[str], totals_K: Sequence[int], 
     return notes
 
 
-def _counted_table(title: str, why: str, counted: Counted, plain: Accuracy | None = None) -> ResultTable:
+def _counted_table(title: str, dataset: str, why: str, counted: Counted, plain: Accuracy | None = None) -> ResultTable:
     """An accuracy over some of the images."""
     rows: list[list[Cell]] = [
         ["top-1", counted.images, percent(counted.share), _interval(counted.right, counted.images)]
     ]
-    numbers: dict[str, object] = {"images": counted.images, "excluded": counted.excluded, "top1": counted.share}
+    numbers: dict[str, object] = {
+        "dataset": dataset, "images": counted.images, "excluded": counted.excluded, "top1": counted.share,
+    }  # fmt: skip
     if counted.right_of_five is not None:
         five = counted.right_of_five
         rows.append(["top-5", counted.images, percent(five / counted.images), _interval(five, counted.images)])

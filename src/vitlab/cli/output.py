@@ -1,6 +1,7 @@
 """Results: a short table on stdout, or JSON with --json, and the same table as a file for the report."""
 
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,8 +11,11 @@ from rich.console import Console
 from rich.table import Table
 
 from vitlab import files
+from vitlab.errors import UserError
 
 Cell = str | int | float | None
+UNFIT = re.compile(r"[^\w.]+")
+LONGEST_NAME = 100
 
 
 @dataclass(frozen=True)
@@ -68,8 +72,20 @@ def show(table: ResultTable, *, as_json: bool) -> None:
 
 
 def store(table: ResultTable, path: Path) -> None:
-    """Write the table as JSON, whole or not at all."""
-    files.write_json(path, table.as_dict())
+    """Write the table as JSON, whole or not at all.
+
+    Raises:
+        UserError: it cannot be written there.
+    """
+    try:
+        files.write_json(path, table.as_dict())
+    except OSError as error:
+        raise UserError(f"cannot write {path}: {error.strerror or error}; the result is not kept there") from None
+
+
+def file_of(verb: str, *words: str) -> str:
+    """The name of a verb's file of results about some data, such as "evaluate-cifar10.json"."""
+    return "-".join(UNFIT.sub("-", word).strip("-") for word in (verb, *words) if word)[:LONGEST_NAME] + ".json"
 
 
 def percent(share: float) -> str:

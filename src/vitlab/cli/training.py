@@ -9,8 +9,9 @@ from pathlib import Path
 
 import typer
 
-from vitlab.cli.output import ResultTable, percent, store
-from vitlab.data.catalog import open_source
+from vitlab.cli.accuracies import accuracy_table
+from vitlab.cli.output import ResultTable, store
+from vitlab.data.catalog import known_as, open_source
 from vitlab.data.copies.clean_list import without
 from vitlab.data.selections import keyed_split, select
 from vitlab.data.sources import Source
@@ -111,7 +112,7 @@ def _run(recipe: Recipe, folder: Path, runtime: Runtime, resume: bool, title: st
         measured = judge.of_test_images(steps)
         if measured is None:
             measured = _measure(trained, test_source, recipe, runtime)
-        return _results(measured, test_source, directory)
+        return _results(measured, test_source, recipe.data.source, directory)
 
 
 def _sources(data: DataPart, *, tell: bool) -> tuple[Source, Source]:
@@ -184,30 +185,7 @@ def _shown(title: str, steps: int, runtime: Runtime) -> Iterator[Display]:
         yield shown
 
 
-def _results(measured: accuracy.Accuracy, source: Source, directory: RunDirectory) -> ResultTable:
-    table = accuracy_table(measured, source.name, source.classes)
+def _results(measured: accuracy.Accuracy, source: Source, data: str, directory: RunDirectory) -> ResultTable:
+    table = accuracy_table(measured, source.name, source.classes, known_as(data))
     store(table, directory.results / "accuracy.json")
     return table
-
-
-def accuracy_table(measured: accuracy.Accuracy, data: str, classes: tuple[str, ...]) -> ResultTable:
-    """Accuracy on `data` as a table: over all, and by class where there are few."""
-    rows: list[list[str | int]] = [["all", measured.images, percent(measured.top(1))]]
-    for name, share, count in zip(classes, measured.per_class(), measured.confusion().sum(axis=1), strict=True):
-        if share is not None and len(classes) <= 20:
-            rows.append([name, int(count), percent(share)])
-    return ResultTable(
-        title=f"Accuracy on {data}",
-        summary=f"{percent(measured.top(1))} of {measured.images:,} test images are named rightly.",
-        columns=["class", "images", "top-1"],
-        rows=rows,
-        headline=[{"label": f"top-1 on {data}", "value": f"{100 * measured.top(1):.2f}", "unit": "%"}],
-        numbers={
-            "images": measured.images,
-            "top1": measured.top(1),
-            **({"top5": measured.top(5)} if measured.probabilities_NK.shape[1] > 5 else {}),
-            "cross_entropy": measured.cross_entropy,
-            "classes": list(classes),
-            "confusion": measured.confusion().tolist(),
-        },
-    )

@@ -24,6 +24,16 @@ WAYS = (
 )
 
 
+def known_as(source: str) -> str:
+    """What reports call the data of `source`: the data set's name, or the last part of a path or an address."""
+    name, _ = split_path(source)
+    if name in names():
+        return name
+    address = name.partition("?")[0].rstrip("/")
+    last = address.rpartition("/")[2] if "://" in address else Path(address).expanduser().resolve().name
+    return last or "images"
+
+
 def names() -> list[str]:
     """The data sets that have a name, sorted."""
     return sorted([*SETS, FULL, *named.names()])
@@ -54,6 +64,8 @@ def open_source(source: str, part: Part, *, bad: Bad = "refuse", manifest: Path 
     Raises:
         UserError: there is no such source, or it is refused (see the sources).
     """
+    if not source.strip():
+        raise UserError(f"the data has no name; {WAYS}")
     opened = _open_part(source, part, bad)
     return opened if manifest is None else pin(read_manifest(manifest), [opened], f"{opened.name}, {manifest.name}")
 

@@ -115,6 +115,7 @@ class Part:
 
     Attributes:
         name: the folder's.
+        place: where the folder is; it is not shown.
         recipe_text: of recipe.toml; empty where there is none.
         recipe: the same as a value.
         environment: what the results depend on beside the recipe.
@@ -123,6 +124,7 @@ class Part:
     """
 
     name: str
+    place: Path
     tables: tuple[Table, ...]
     pictures: tuple[Picture, ...]
     skipped: tuple[FigureEntry, ...]
@@ -185,6 +187,7 @@ def _read_part(path: Path) -> Part:
     recipe_text = _read_text(path / "recipe.toml") if _is_run(path) else ""
     return Part(
         name=path.resolve().name,
+        place=path.resolve(),
         tables=_read_tables(path / "results"),
         pictures=tuple(_read_picture(folder, entry) for folder, entry in entries if entry.file),
         skipped=tuple(entry for _, entry in entries if entry.skipped),
