@@ -190,6 +190,7 @@ def test_fewshot_of_several_models(capsys, trained, tmp_path):
     [
         (["--probe", "svm"], "--probe"),
         (["--layer", "blocks.7"], "blocks.0"),
+        (["--layer", "pre_logits"], "never run"),
         (["--shots", "2000"], "--shots"),
         (["--seeds", "0"], "--seeds"),
     ],

@@ -14,7 +14,7 @@ from vitlab.cli import options
 from vitlab.cli.output import ResultTable, show, store
 from vitlab.data.catalog import open_source
 from vitlab.errors import UserError
-from vitlab.evaluation.features import Features, features_of, pixels_of
+from vitlab.evaluation.features import Features, check_layers, features_of, pixels_of
 from vitlab.evaluation.fewshot import PENALTIES, FewShot, Probe
 from vitlab.evaluation.fewshot import evaluate as evaluate_features
 from vitlab.models.build import Model
@@ -68,6 +68,8 @@ def fewshot(
     plan = _Plan(parse_shots(shots), seeds, l2, parse_probes(probe), sweep, layer, cache, dtype)
     runtime = choose(device)
     named = {name: weights.load_model(model) for name, model in zip(names_of(models), models, strict=True)}
+    if layer is not None:
+        check_layers(named.values(), layer, runtime)
     results: Results = {name: {} for name in data}
     for source in data:
         results[source] = _on(source, named, plan, runtime)

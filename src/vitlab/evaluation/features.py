@@ -4,6 +4,8 @@ Legend: N = images, D = width of the features.
 """
 
 import hashlib
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import astuple, dataclass
 from pathlib import Path
 
@@ -11,14 +13,14 @@ import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
-from torch import Tensor, nn
+from torch import nn
 
 from vitlab import files
 from vitlab.data import loader
 from vitlab.data.sources import Source
-from vitlab.errors import UserError, unknown_name
+from vitlab.errors import UserError
+from vitlab.evaluation.layers import check_layer, layer_features
 from vitlab.models.build import Model
-from vitlab.models.vit import VisionTransformer
 from vitlab.recipes.preprocessing import Preprocessing
 from vitlab.runtime import Runtime
 
@@ -65,11 +67,12 @@ def features_of(
         runtime: device and precision.
         batch_size: images at a time; it does not change the result beyond rounding.
         layer: a part of the model by its name, such as "blocks.5": of tokens the class token is taken, or their mean
-            where there is none; of a map the mean over its places. None is what the final linear layer sees.
+            where it is not among them; of a map the mean over its places. None is what the final linear layer sees.
         cache: a folder in which features are kept, and looked for first.
 
     Raises:
-        UserError: there is no such layer, or the kept features are damaged or another model's.
+        UserError: there is no such layer, or none to take features from; the kept features are damaged or another
+            model's.
     """
     identity = Identity(_model_digest(model), source.fingerprint, _way(preprocessing, runtime, layer))
     if cache is not None:
@@ -139,7 +142,31 @@ def _model_digest(model: nn.Module) -> str:
 
 
 def _way(preprocessing: Preprocessing, runtime: Runtime, layer: str | None) -> str:
-    return f"{preprocessing} {runtime.compute} {layer or 'last'}"
+    # Earlier versions kept the first patch of outputs without a class token under the layer's bare name.
+    return f"{preprocessing} {runtime.compute} {'last' if layer is None else f'{layer}, by its tokens'}"
+
+
+def check_layers(models: Iterable[Model], layer: str, runtime: Runtime) -> None:
+    """Refuse a layer that one of the models has no features of, before any of them sees the data.
+
+    Raises:
+        UserError: as `features_of`.
+    """
+    for model in models:
+        with _running(model, runtime):
+            check_layer(model, layer, model.preprocessing.size, runtime.device)
+
+
+@contextmanager
+def _running(model: Model, runtime: Runtime) -> Iterator[None]:
+    """A frozen model on its device."""
+    was_training = model.training
+    model.eval().to(runtime.device)
+    try:
+        with torch.inference_mode(), runtime.autocast():
+            yield
+    finally:
+        model.train(was_training)
 
 
 def _computed(
@@ -150,57 +177,13 @@ def _computed(
     batch_size: int,
     layer: str | None,
 ) -> Features:
-    was_training = model.training
-    model.eval().to(runtime.device)
     features, labels = [], []
-    reader = _Reader(model, layer)
-    try:
-        with torch.inference_mode(), runtime.autocast():
-            for batch in loader.evaluation_batches(source, preprocessing, batch_size=batch_size):
-                images_BCHW = loader.normalise(batch.images_BHWC, preprocessing, runtime.device)
-                features.append(reader.features(images_BCHW).float().cpu().numpy())
-                labels.append(batch.labels_B.numpy())
-    finally:
-        reader.close()
-        model.train(was_training)
-    return np.concatenate(features), np.concatenate(labels)
-
-
-class _Reader:
-    """Reads a layer's output while the model runs, through torch's own hook; `close` takes it away again."""
-
-    def __init__(self, model: Model, layer: str | None) -> None:
-        self._model = model
-        self._output: Tensor | None = None
-        self._handle = None
+    with _running(model, runtime):
         if layer is not None:
-            parts = dict(model.named_modules())
-            if not layer or layer not in parts:
-                listing = "a layer is a part of the model, such as " + ", ".join(list(parts)[-3:])
-                raise unknown_name("layer", layer, parts, listing=listing)
-            self._handle = parts[layer].register_forward_hook(self._take)
-
-    def _take(self, module: nn.Module, inputs: object, output: Tensor) -> None:
-        self._output = output
-
-    def features(self, images_BCHW: Tensor) -> Tensor:
-        """The features (B, D) of normalised images."""
-        last_BD = self._model.features(images_BCHW)
-        if self._handle is None:
-            return last_BD
-        if not isinstance(self._output, Tensor):
-            self._model(images_BCHW)  # a layer after the features, such as the head
-        assert isinstance(self._output, Tensor)
-        output = self._output
-        self._output = None
-        if output.ndim == 4:
-            return output.mean((2, 3))
-        if output.ndim == 3:
-            has_token = isinstance(self._model, VisionTransformer) and self._model.prefix_tokens > 0
-            return output[:, 0] if has_token else output.mean(1)
-        return output
-
-    def close(self) -> None:
-        """Leave the model as it was."""
-        if self._handle is not None:
-            self._handle.remove()
+            check_layer(model, layer, preprocessing.size, runtime.device)
+        for batch in loader.evaluation_batches(source, preprocessing, batch_size=batch_size):
+            images_BCHW = loader.normalise(batch.images_BHWC, preprocessing, runtime.device)
+            found_BD = model.features(images_BCHW) if layer is None else layer_features(model, layer, images_BCHW)
+            features.append(found_BD.float().cpu().numpy())
+            labels.append(batch.labels_B.numpy())
+    return np.concatenate(features), np.concatenate(labels)
