@@ -1,5 +1,7 @@
 """One decomposition serves all penalties, in both forms and both precisions, and only those features count."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
@@ -71,6 +73,13 @@ def test_the_sweep_of_an_evaluation_is_the_mean_over_the_seeds():
     assert result.half_width(3) > result.deviation(3)
 
 
+def _with(features, values):
+    changed = features.copy()
+    for row, value in values.items():
+        changed[row, 1] = value
+    return changed
+
+
 @pytest.mark.parametrize(
     ("change", "expected"),
     [
@@ -78,12 +87,45 @@ def test_the_sweep_of_an_evaluation_is_the_mean_over_the_seeds():
         (lambda train, test: (train, (test[0][test[1] != 1], test[1][test[1] != 1])), "'b' has no test image"),
         (lambda train, test: ((train[0], train[1] + 1), test), "from 1 to 4, but there are 4"),
         (lambda train, test: (train, (test[0], test[1] - 1)), "from -1 to 2, but there are 4"),
-        (lambda train, test: ((train[0] * np.float32(np.nan), train[1]), test), "NaN"),
+        (lambda train, test: ((train[0] * np.float32(np.nan), train[1]), test), "training image 0 .*NaN"),
+        (lambda train, test: (train, (_with(test[0], {7: np.nan, 9: np.inf}), test[1])), "test image 7 .*of 2 images"),
+        (lambda train, test: (train, (_with(test[0], {3: -np.inf}), test[1])), "test image 3 .*infinite"),
     ],
 )
-def test_bad_input_is_one_line(change, expected):
+@pytest.mark.parametrize("probe", ["ridge", "knn", "logistic"])
+def test_bad_input_is_one_line(change, expected, probe):
     train, test = _clusters(40, 5, 4), _clusters(20, 5, 4, seed=1)
     train, test = change(train, test)
     with pytest.raises(UserError, match=expected) as error:
-        fewshot.evaluate(train, test, list("abcd"), [3])
+        fewshot.evaluate(train, test, list("abcd"), [3], probe=probe)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("l2", [np.inf, np.nan, -1.0, 1e31])
+def test_a_penalty_that_leaves_nothing_to_compare_is_refused(l2):
+    train, test = _clusters(40, 5, 4), _clusters(20, 5, 4, seed=1)
+    with pytest.raises(UserError, match="penalty"):
+        fewshot.evaluate(train, test, list("abcd"), [3], l2=l2)
+    with pytest.raises(UserError, match="penalty"):
+        fewshot.evaluate(train, test, list("abcd"), [3], penalties=[1.0, l2])
+    with pytest.raises(UserError, match="penalty"):
+        solve(*train, 4, l2)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_the_largest_penalty_does_not_drown_in_either_precision(dtype):
+    features, labels = _clusters(400, 50, 4)
+    large, largest = (solve(features, labels, 4, l2, dtype).predict(features) for l2 in (1e12, 1e30))
+    np.testing.assert_array_equal(large, largest)
+    assert (largest == labels).mean() > 0.9
+
+
+def test_features_without_one_solution_are_refused_where_nothing_is_penalised():
+    features, labels = _clusters(40, 5, 4)
+    factors = factorise(features, labels, 4)
+    singular = dataclasses.replace(factors, values_R=torch.cat((torch.zeros(1), factors.values_R[1:])))
+    with pytest.raises(UserError, match="no one solution"):
+        singular.sweep(features, labels, [0.0])
+    with pytest.raises(UserError, match="no one solution"):
+        singular.at(0.0)
+    assert len(singular.sweep(features, labels, [1.0])) == 1

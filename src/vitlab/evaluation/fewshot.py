@@ -16,7 +16,7 @@ from vitlab.evaluation.features import features_of as features_of
 from vitlab.evaluation.features import pixels_of as pixels_of
 from vitlab.evaluation.intervals import student_half_width
 from vitlab.evaluation.least_squares import LeastSquares as LeastSquares
-from vitlab.evaluation.least_squares import factorise
+from vitlab.evaluation.least_squares import check_penalty, factorise
 from vitlab.evaluation.least_squares import solve as solve
 from vitlab.runtime import derived_seed
 
@@ -79,10 +79,13 @@ def evaluate(
         dtype: of least squares.
 
     Raises:
-        UserError: a class with fewer images than shots, or without a test image; features that are not finite; labels
-            outside the classes.
+        UserError: a class with fewer images than shots, or without a test image; features that are not finite, of
+            either part; labels outside the classes; a penalty that is no number from 0 to 10^30.
     """
+    check_penalty(l2)
     _check_shots(train[1], test[1], classes, max(shots))
+    _check_finite(train[0], "training")
+    _check_finite(test[0], "test")
     accuracies, sweep = {}, {}
     for count in shots:
         values, tried = [], []
@@ -119,6 +122,16 @@ def support(labels_N: np.ndarray, num_classes: int, shots: int, seed: int) -> np
         order = np.random.default_rng(derived_seed(seed, "few-shot", k)).permutation(len(members))
         chosen.append(members[order[:shots]])
     return np.concatenate(chosen)
+
+
+def _check_finite(features_ND: np.ndarray, part: str) -> None:
+    """A probe would give images that it has no features of a class nonetheless, and some would be right by chance."""
+    finite_N = np.isfinite(features_ND).all(1)
+    if not finite_N.all():
+        raise UserError(
+            f"few-shot: the features of {part} image {int(finite_N.argmin())} (counted from 0) hold NaN or infinite "
+            f"values, as those of {int((~finite_N).sum())} images do; the weights may be damaged"
+        )
 
 
 def _check_shots(train_N: np.ndarray, test_M: np.ndarray, classes: Sequence[str], shots: int) -> None:

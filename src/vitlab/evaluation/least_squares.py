@@ -20,6 +20,7 @@ from vitlab.errors import UserError
 
 BIAS_FEATURE = 100.0
 SPREAD_FLOOR = 1e-5
+MAX_PENALTY = 1e30  # beyond it float32's weights vanish
 Array = TypeVar("Array", Tensor, np.ndarray)
 
 
@@ -77,7 +78,23 @@ class Factorised:
             yield coordinates_NR @ self._shrunk(l2)
 
     def _shrunk(self, l2: float) -> Tensor:
-        return self.targets_RK / (self.values_R + l2)[:, None]
+        check_penalty(l2)
+        shrunk_RK = self.targets_RK / (self.values_R + l2)[:, None]
+        if not bool(torch.isfinite(shrunk_RK).all()):
+            raise UserError(
+                f"few-shot: with the penalty l2 {l2:g} these features have no one solution; give a larger one"
+            )
+        return shrunk_RK
+
+
+def check_penalty(l2: float) -> None:
+    """Refuse a penalty that leaves nothing to compare.
+
+    Raises:
+        UserError: it is not a number from 0 to 10^30.
+    """
+    if not 0 <= l2 <= MAX_PENALTY:  # nor NaN
+        raise UserError(f"few-shot: the penalty l2 is {l2:g}; give a number from 0 to {MAX_PENALTY:g}, such as 1024")
 
 
 def factorise(features: Array, labels: Array, num_classes: int, dtype: torch.dtype = torch.float64) -> Factorised:
