@@ -96,7 +96,7 @@ def test_another_data_set_than_the_model_knows(capsys, trained):
     assert "finetune" in _refused(capsys, ["evaluate", str(trained), "--data", "digits"])
 
 
-@pytest.mark.parametrize("shots", ["0", "1,x", "", "1000"])
+@pytest.mark.parametrize("shots", ["0", "1,x", "", "1000", "²", "1,٣", "9" * 5000])
 def test_shots_that_cannot_be_taken(capsys, trained, shots):
     assert "--shots" in _refused(capsys, ["fewshot", str(trained), "--data", "digits", "--shots", shots])
 
