@@ -3,7 +3,8 @@
 from vitlab.recipes import pretrain, transfer
 from vitlab.recipes.augmentation import AUGREG, Augmentation
 from vitlab.recipes.augmentation import augreg as augmentation_of
-from vitlab.recipes.entries import IMAGENET, IMAGENET_21K, Entry
+from vitlab.recipes.entries import Entry
+from vitlab.recipes.named_data import IMAGENET, IMAGENET_21K
 from vitlab.recipes.schema import (
     DataPart,
     ModelPart,

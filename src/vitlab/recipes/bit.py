@@ -2,7 +2,8 @@
 
 from vitlab.recipes import pretrain
 from vitlab.recipes.augmentation import Augmentation
-from vitlab.recipes.entries import IMAGENET, IMAGENET_21K, JFT, Entry
+from vitlab.recipes.entries import Entry
+from vitlab.recipes.named_data import IMAGENET, IMAGENET_21K, JFT
 from vitlab.recipes.scale import ScalePart
 from vitlab.recipes.schema import DataPart, ModelPart, ObjectivePart, OptimizerPart, Recipe, SchedulePart
 

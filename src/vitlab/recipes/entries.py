@@ -2,10 +2,10 @@
 
 from dataclasses import dataclass
 
-from vitlab.recipes import cost, zoo
+from vitlab.recipes import cost, named_data, zoo
+from vitlab.recipes.configs import ModelConfig
 from vitlab.recipes.schema import Recipe
 
-JFT, IMAGENET_21K, IMAGENET = 303_000_000, 14_000_000, 1_281_167  # training images, as the paper counts them
 UTILISATION = 0.4  # the paper's runs reached 32 to 43 % of a core's peak
 NOT_MEASURED = "not measured"
 
@@ -46,12 +46,8 @@ class Entry:
         """Arithmetic of the whole run in 10**18 FLOPs (see `cost.exaflops`); none where it depends on the user."""
         if self.images is None:
             return None
-        part = self.recipe.model
-        options: dict[str, object] = dict(part.options)
-        if part.image_size is not None:
-            options["image_size"] = part.image_size
-        seen = self.recipe.total_steps(self.images) * self.recipe.batch_size
-        return cost.exaflops(zoo.configure(part.name, options), seen / self.images, self.images)
+        steps = self.recipe.total_steps(trained_on(self.recipe, self.images))
+        return cost.exaflops(model_of(self.recipe), steps, self.recipe.batch_size)
 
     @property
     def core_days(self) -> float | None:
@@ -80,6 +76,36 @@ class Entry:
             *([f"Chosen here: {self.chosen}"] if self.chosen else []),
         ]
         return "\n".join(lines)
+
+
+def model_of(
+    recipe: Recipe, *, name: str | None = None, image_size: int | None = None, classes: int | None = None
+) -> ModelConfig:
+    """The model that a recipe trains; its head has an output for every class of the data, as in the run.
+
+    Args:
+        recipe: names the model and the data.
+        name: of another model.
+        image_size: another one, in pixels.
+        classes: of the data, where `named_data` does not know them; the model's own number if neither does.
+
+    Raises:
+        UserError: an unknown model, or values that do not fit together.
+    """
+    part, known = recipe.model, named_data.find(recipe.data.source)
+    options: dict[str, object] = dict(part.options)
+    size = image_size or part.image_size
+    if size is not None:
+        options["image_size"] = size
+    outputs = classes if known is None else known.classes
+    if outputs is not None:
+        options["num_classes"] = outputs
+    return zoo.configure(name or part.name, options)
+
+
+def trained_on(recipe: Recipe, images: int) -> int:
+    """How many of a data set's training images a recipe trains on; the rest is left out, or held out to measure on."""
+    return max(1, round(images * recipe.data.share * (1 - recipe.scale.validation)))
 
 
 def figure(value: float) -> str:

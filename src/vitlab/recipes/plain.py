@@ -1,7 +1,8 @@
 """Better plain ViT-S/16 baselines on ImageNet (Beyer et al. 2022, arXiv 2205.01580)."""
 
 from vitlab.recipes.augmentation import Augmentation
-from vitlab.recipes.entries import IMAGENET, Entry
+from vitlab.recipes.entries import Entry
+from vitlab.recipes.named_data import IMAGENET
 from vitlab.recipes.pretrain import AT_224
 from vitlab.recipes.scale import ScalePart
 from vitlab.recipes.schema import DataPart, ModelPart, ObjectivePart, OptimizerPart, Recipe, SchedulePart
