@@ -1,15 +1,18 @@
 """`vitlab cost` and `vitlab bench` print what the arithmetic and the clock say; mistakes are one line."""
 
 import json
+from pathlib import Path
 
 import pytest
 from PIL import Image
 
 from vitlab.cli.main import main
+from vitlab.data.catalog import open_source
 from vitlab.recipes import cost, hardware, memory, zoo
 from vitlab.report import published, scaling
 from vitlab.report.published import TABLE_2, TABLE_6, TABLE_9
 from vitlab.report.scaling import own_exaflops
+from vitlab.weights import load_model
 
 
 def _json(capsys, words):
@@ -47,13 +50,81 @@ def test_a_recipe_brings_its_own_numbers(capsys):
     numbers = _json(capsys, ["cost", "demo-upstream"])["numbers"]
     assert (numbers["images"], numbers["batch"]) == (6000, 96)
     assert numbers["epochs"] == 13
-    config = zoo.configure("ViT-Ti/7", dict(image_size=28, hidden=128, layers=4, heads=4, mlp=256))
-    assert numbers["parameters"] == cost.parameters(config)
+    shape = dict(image_size=28, hidden=128, layers=4, heads=4, mlp=256, num_classes=10)
+    assert numbers["parameters"] == cost.parameters(zoo.configure("ViT-Ti/7", shape))
 
 
 def test_a_recipe_of_steps_needs_no_images(capsys):
     numbers = _json(capsys, ["cost", "finetune", "--model", "ViT-S/16"])["numbers"]
     assert numbers["exaflops"] == pytest.approx(3 * cost.flops(zoo.get("ViT-S/16")) * 300 * 32 / 1e18)
+    assert (numbers["steps"], numbers["epochs"], numbers["images"]) == (300, None, None)
+    assert main(["cost", "finetune"]) == 0
+    assert "training: 300 steps of 32 images " in capsys.readouterr().out
+
+
+def test_steps_are_epochs_where_the_data_is_known(capsys):
+    table = _json(capsys, ["cost", "table4/cifar10"])
+    assert (table["numbers"]["epochs"], table["numbers"]["images"]) == (102.4, 50_000)
+    assert table["rows"][-3][0] == "training: 10,000 steps of 512 images, 102.4 epochs of 50,000 images"
+    flops = cost.flops(zoo.configure("ViT-B/16", {"image_size": 384, "num_classes": 10}))
+    assert table["numbers"]["exaflops"] == pytest.approx(3 * flops * 10_000 * 512 / 1e18)
+    table = _json(capsys, ["cost", "table4/cifar10", "--epochs", "3"])
+    assert table["numbers"]["exaflops"] == pytest.approx(3 * flops * 3 * 50_000 / 1e18)
+    assert table["rows"][-3][0] == "training: 3 epochs of 50,000 images"
+
+
+def test_a_run_costs_what_its_own_model_has(capsys, trained):
+    table = _json(capsys, ["cost", str(trained)])
+    weights = load_model(trained)
+    numbers = table["numbers"]
+    assert numbers["parameters"] == sum(weight.numel() for weight in weights.parameters())
+    assert numbers["exaflops"] == pytest.approx(cost.exaflops(weights.config, 6, 32))
+    assert (numbers["classes"], numbers["images"], numbers["batch"]) == (10, 6000, 32)
+    assert len(table["notes"]) == 1
+
+
+def test_classes_and_images_of_a_folder_are_counted(capsys, photos, tmp_path):
+    mine = tmp_path / "mine.toml"
+    mine.write_text(f'steps = 10\nbatch_size = 4\n[data]\nsource = "{photos}"\nshare = 0.5\n')
+    numbers = _json(capsys, ["cost", str(mine)])["numbers"]
+    source = open_source(str(photos), "train")
+    assert (numbers["classes"], numbers["images"]) == (len(source.classes), round(0.5 * len(source)))
+    assert numbers["epochs"] == pytest.approx(40 / numbers["images"])
+
+
+def test_classes_that_are_not_known_are_told(capsys):
+    told = "Classes: 1,000 are counted, the model's own number; how many the data has is not known."
+    for name in ("table3/vit-l16-jft-7ep", "finetune", "ViT-L/16"):
+        assert told in _json(capsys, ["cost", name])["notes"]
+    assert told not in _json(capsys, ["cost", "table4/imagenet"])["notes"]
+
+
+@pytest.mark.parametrize(("accumulation", "together"), [(1, 100), (8, 13), (1000, 1), ("auto", 100)])
+def test_memory_is_of_the_images_that_go_through_together(capsys, tmp_path, accumulation, together):
+    mine = tmp_path / "mine.toml"
+    mine.write_text(f"steps = 10\nbatch_size = 100\n[scale]\naccumulation = {json.dumps(accumulation)}\n")
+    table = _json(capsys, ["cost", str(mine)])
+    assert table["numbers"]["batch"] == together
+    assert table["numbers"]["exaflops"] == pytest.approx(cost.exaflops(zoo.get("ViT-B/16"), 10, 100))
+    needed = memory.training_memory(zoo.get("ViT-B/16"), together, precision="bfloat16")
+    assert table["numbers"]["training_memory"] == needed.peak
+    assert any("parts" in note for note in table["notes"]) == (accumulation != 1)
+    assert _json(capsys, ["cost", str(mine), "--batch", "50"])["numbers"]["batch"] == 50
+
+
+def test_one_image_is_not_images(capsys):
+    assert main(["cost", "B/16"]) == 0
+    assert "activations of 1 image, bfloat16" in capsys.readouterr().out
+
+
+def test_the_whole_zoo_at_another_size_with_a_price(capsys):
+    table = _json(capsys, ["cost", "--all", "--image-size", "448", "--price", "2"])
+    assert "at 448 pixels" in table["title"]
+    found = table["numbers"]["ViT-B/16"]
+    assert found["flops"] == cost.flops(zoo.configure("ViT-B/16", {"image_size": 448}))
+    assert found["price"] == pytest.approx(2 * found["device_hours"])
+    assert table["columns"][-1] == "price"
+    assert table["rows"][0][-1] == f"{table['numbers'][table['rows'][0][0]]['price']:,.2f}"
 
 
 def test_the_whole_zoo(capsys, tmp_path):
@@ -95,6 +166,25 @@ def test_the_papers_tables_agree_with_each_other():
         (["cost", "B/16", "--image-size", "225"], "224 and 240"),
         (["cost", "B/16", "--precision", "float32", "--hardware", "TPUv3-core"], "bfloat16"),
         (["cost", "scratch"], "--images"),
+        (["cost", "finetune", "--epochs", "3"], "--images"),
+        (["cost", "--all", "--image-size", "384"], "multiples of 224"),
+        (["cost", "--all", "--image-size", "22400"], "16,384"),
+        (["cost", "--all", "--batch", "64"], "--batch"),
+        (["cost", "--all", "--model", "ViT-B/16"], "--model"),
+        (["cost", "ViT-B/16", "--model", "ViT-L/16"], "--model"),
+        (["cost", "B/16", "--price", "inf"], "--price"),
+        (["cost", "B/16", "--price", "nan"], "--price"),
+        (["cost", "B/16", "--price", "-1"], "--price"),
+        (["cost", "B/16", "--utilisation", "nan"], "(0, 1]"),
+        (["cost", "B/16", "--utilisation", "1e-320"], "(0, 1]"),
+        (["cost", "B/16", "--epochs", "nan"], "--epochs"),
+        (["cost", "B/16", "--epochs", "inf"], "--epochs"),
+        (["cost", "B/16", "--image-size", "1000000"], "16,384"),
+        (["cost", "B/16-99984"], "16,384"),
+        (["cost", "B/16", "--batch", "99999999999999999999"], "--batch"),
+        (["cost", "B/16", "--images", "9" * 400], "--images"),
+        (["cost", "fashion-mnis"], "did you mean fashion-mnist?"),
+        (["cost", str(Path(__file__).parent)], "recipe.toml"),
         (["cost", "B/16", "--plot", "plot.pdf"], ".svg"),
         (["bench", "inference", "--models", "ViT-Q/16"], "vitlab models"),
         (["bench", "inference", "--models", "ViT-B/16", "--sizes", "17"], "17"),

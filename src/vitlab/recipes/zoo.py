@@ -5,7 +5,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from vitlab.errors import unknown_name
+from vitlab.errors import UserError, unknown_name
 from vitlab.recipes.configs import (
     Gelu,
     Head,
@@ -30,6 +30,7 @@ __all__ = [
     "configure",
     "get",
     "height_and_width",
+    "is_known",
     "names",
 ]
 
@@ -101,6 +102,15 @@ def get(name: str) -> ModelConfig:
         UserError: the name is unknown (the nearest ones are given), or its patch does not fit the image.
     """
     return configure(name, {})
+
+
+def is_known(name: str) -> bool:
+    """Whether a model has this name, in any spelling, whatever its image size."""
+    try:
+        _named(" ".join(name.split()))
+    except UserError:
+        return False
+    return True
 
 
 def configure(model: str | ModelConfig, options: Mapping[str, object]) -> ModelConfig:
