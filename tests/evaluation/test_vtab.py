@@ -1,8 +1,10 @@
 """All 19 tasks end to end, in small; the protocol's laws on one task."""
 
 import json
+import shutil
 
 import pytest
+import torch
 
 import vitlab
 from vitlab.cli.main import main
@@ -11,7 +13,7 @@ from vitlab.errors import UserError
 from vitlab.evaluation import vtab as running
 from vitlab.evaluation.features import features_of
 from vitlab.evaluation.least_squares import factorise, solve
-from vitlab.evaluation.vtab import Settings
+from vitlab.evaluation.vtab_folder import Settings, finished, open_folder
 from vitlab.recipes import vtab
 from vitlab.runtime import choose
 
@@ -104,6 +106,63 @@ def test_it_goes_on_task_by_task(capsys, tmp_path, folders, model):
     assert "another linear" in capsys.readouterr().err
 
 
+LINEAR = ["--linear", "--tasks", "camelyon", "--set", "model.image_size=16"]
+
+
+def _refused(capsys, words):
+    capsys.readouterr()
+    assert main(["vtab", *map(str, words), "--device", "cpu"]) == 2
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    return printed.err.splitlines()[-1]
+
+
+def _tiny(path, seed):
+    torch.manual_seed(seed)
+    made = vitlab.create_model("ViT-Ti/8", num_classes=3, image_size=16, hidden=16, layers=1, heads=2, mlp=16)
+    vitlab.save_model(made, path)
+
+
+@pytest.mark.parametrize("part", ["train", "test"])
+def test_a_finished_task_is_not_passed_off_as_that_of_other_images(capsys, tmp_path, folders, model, part):
+    out, other = tmp_path / "run", tmp_path / "other"
+    first = _run(capsys, [model, "--data", folders, "--out", out, *LINEAR])
+    shutil.copytree(folders / "camelyon", other / "camelyon")
+    same = _run(capsys, [model, "--data", other, "--out", out, *LINEAR])
+    assert same == first  # the same images may lie anywhere
+    for image in (other / "camelyon" / part).rglob("*.jpg"):
+        image.write_bytes(image.read_bytes() + b"more")
+    before = (out / "camelyon/result.json").read_bytes()
+    message = _refused(capsys, [model, "--data", other, "--out", out, *LINEAR])
+    assert f"its {part} images are not those" in message
+    assert "--out" in message
+    assert "/nowhere" in _refused(capsys, [model, "--data", "/nowhere", "--out", out, *LINEAR])
+    assert (out / "camelyon/result.json").read_bytes() == before
+
+
+def test_tuned_tasks_are_compared_with_the_data_too(capsys, tmp_path, folders, model):
+    words = [model, "--out", tmp_path / "run", "--tasks", "svhn", *QUICK]
+    _run(capsys, [*words, "--data", folders])
+    assert "/nowhere" in _refused(capsys, [*words, "--data", "/nowhere"])
+
+
+def test_a_folder_belongs_to_weights_not_to_their_path(capsys, tmp_path, folders):
+    path, moved, out = tmp_path / "model", tmp_path / "moved", tmp_path / "run"
+    _tiny(path, 0)
+    words = ["--data", folders, "--out", out, *LINEAR]
+    first = _run(capsys, [path, *words])
+    path.rename(moved)
+    assert _run(capsys, [moved, *words]) == first
+    _tiny(path, 1)
+    message = _refused(capsys, [path, *words])
+    assert "other weights" in message
+    assert "--out" in message
+    settings = json.loads((out / "vtab.json").read_text())
+    del settings["weights"]
+    (out / "vtab.json").write_text(json.dumps(settings))
+    assert "does not say which weights" in _refused(capsys, [moved, *words])
+
+
 def test_a_task_that_was_trained_but_not_noted_is_not_trained_again(capsys, tmp_path, folders, model):
     out = tmp_path / "run"
     words = [model, "--data", folders, "--out", out, *QUICK, "--tasks", "svhn"]
@@ -161,7 +220,7 @@ def test_mistakes_are_one_line(capsys, tmp_path, model, words, expected):
 def test_a_foreign_folder_is_left_alone(tmp_path):
     (tmp_path / "mine.txt").write_text("mine")
     with pytest.raises(UserError, match="in the way"):
-        running.open_folder(tmp_path, Settings("model"))
+        open_folder(tmp_path, Settings("model"))
     assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
 
 
@@ -170,5 +229,5 @@ def test_a_damaged_result_is_one_line(tmp_path, text):
     (tmp_path / "svhn").mkdir()
     (tmp_path / "svhn/result.json").write_text(text)
     with pytest.raises(UserError, match="remove it"):
-        running.finished(tmp_path, vtab.get("svhn"))
-    assert running.finished(tmp_path, vtab.get("dtd")) is None
+        finished(tmp_path, vtab.get("svhn"))
+    assert finished(tmp_path, vtab.get("dtd")) is None

@@ -11,7 +11,7 @@ from vitlab.cli.output import Cell, ResultTable, percent, show, store
 from vitlab.cli.training import exit_code
 from vitlab.errors import UserError
 from vitlab.evaluation import vtab
-from vitlab.evaluation.vtab import Settings, TaskResult
+from vitlab.evaluation.vtab_folder import Settings, TaskResult, finished, open_folder, released_if_empty
 from vitlab.recipes.vtab import TASKS, VtabTask
 from vitlab.runtime import choose
 from vitlab.training.interruption import Interrupted
@@ -45,16 +45,18 @@ def run_vtab(
     assignments = [*(changes or [])]
     assignments += [f"steps={steps}"] if steps is not None else []
     assignments += [f"seed={seed}"] if seed is not None else []
-    settings = Settings(str(model), linear, _rates(rates), tuple(assignments))
+    settings = Settings(model, linear, _rates(rates), tuple(assignments))
     chosen = vtab.chosen_tasks([name.strip() for name in tasks.split(",") if name.strip()])
     runtime = choose(device)
-    vtab.open_folder(out, settings)
+    settings = vtab.identified(settings)
+    open_folder(out, settings)
+    earlier = _earlier(chosen, data, settings, out)
     results: dict[str, TaskResult] = {}
     for task in chosen:
-        done = vtab.finished(out, task)
+        done = earlier.get(task.name)
         if done is None:
             try:
-                with vtab.released_if_empty(out):
+                with released_if_empty(out):
                     done = vtab.run_task(task, vtab.source_of(task, data), settings, out, runtime)
             except (Interrupted, TrainingFailed) as end:
                 print(f"vitlab: {out / task.name}: {end}; the same command goes on", file=sys.stderr)
@@ -64,6 +66,17 @@ def run_vtab(
     table = _table(results, settings)
     store(table, out / "results" / "vtab.json")
     show(table, as_json=as_json)
+
+
+def _earlier(chosen: list[VtabTask], data: Path | None, settings: Settings, out: Path) -> dict[str, TaskResult]:
+    """The tasks that are finished; all are compared with the data before hours are spent on the others."""
+    found: dict[str, TaskResult] = {}
+    for task in chosen:
+        done = finished(out, task)
+        if done is not None:
+            vtab.check_data(task, vtab.source_of(task, data), settings, done)
+            found[task.name] = done
+    return found
 
 
 def _rates(text: str) -> tuple[float, ...]:

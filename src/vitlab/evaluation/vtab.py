@@ -5,12 +5,10 @@ the other 800; then all 1,000 are trained on, once, and the task's whole test se
 is recorded with every task.
 """
 
-import json
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -19,10 +17,10 @@ from vitlab.data.catalog import open_source
 from vitlab.data.sources import Part, Source
 from vitlab.errors import UserError
 from vitlab.evaluation import accuracy
-from vitlab.evaluation.features import Features, features_of
+from vitlab.evaluation.features import Features, _model_digest, features_of
 from vitlab.evaluation.fewshot import PENALTIES
-from vitlab.evaluation.intervals import wilson
 from vitlab.evaluation.least_squares import factorise
+from vitlab.evaluation.vtab_folder import RESULT, Settings, TaskResult, Trial
 from vitlab.recipes import library, vtab
 from vitlab.recipes.schema import Recipe, with_changes
 from vitlab.recipes.vtab import VtabTask
@@ -32,124 +30,50 @@ from vitlab.training.loop import train
 from vitlab.training.progress import display
 from vitlab.training.run_directory import open_run
 
-RESULT = "result.json"
-SETTINGS = "vtab.json"
-
-
-@dataclass(frozen=True)
-class Settings:
-    """What a whole run of VTAB has in common; a folder belongs to one of these.
-
-    Attributes:
-        model: where the weights come from.
-        linear: least squares on frozen features instead of fine-tuning.
-        rates: learning rates to choose among; a single one is taken as it is.
-        assignments: what is changed of the recipes `vtab/TASK`, as `key.path=value`.
-    """
-
-    model: str
-    linear: bool = False
-    rates: tuple[float, ...] = (0.01,)
-    assignments: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
-class Trial:
-    """One value that was tried, and its accuracy on the 200 validation images."""
-
-    value: float
-    validation: float
-
-
-@dataclass(frozen=True)
-class TaskResult:
-    """One task's outcome.
-
-    Attributes:
-        task: its name.
-        right, images: of the test set.
-        chosen: the learning rate or penalty of the final training.
-        trials: what it was chosen among; empty where nothing was chosen.
-        tuning_steps: updates of all trials together.
-        final_steps: updates of the final training; 0 of least squares.
-        train, test: fingerprints of the images.
-    """
-
-    task: str
-    right: int
-    images: int
-    chosen: float
-    trials: tuple[Trial, ...]
-    tuning_steps: int
-    final_steps: int
-    train: str
-    test: str
-
-    @property
-    def accuracy(self) -> float:
-        """Top-1 on the test set."""
-        return self.right / self.images
-
-    @property
-    def interval(self) -> tuple[float, float]:
-        """Its 95 % interval."""
-        return wilson(self.right, self.images)
-
-
-def open_folder(out: Path, settings: Settings) -> None:
-    """Claim a folder for these settings, or find that it is theirs.
-
-    Raises:
-        UserError: it belongs to other settings, or cannot be written to.
-    """
-    wanted = json.loads(json.dumps(asdict(settings)))
-    path = out / SETTINGS
-    if path.exists():
-        found = _read(path)
-        if found != wanted:
-            changed = next((key for key in wanted if found.get(key) != wanted[key]), "something")
-            raise UserError(f"{out} holds a run of VTAB with another {changed}; give the same, or another --out")
-        return
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise UserError(f"{out} is in the way: it is no run of VTAB; choose another --out")
-    try:
-        files.write_json(path, wanted)
-    except OSError as error:
-        raise UserError(f"cannot write to {out}: {error.strerror}; choose another --out") from None
-
-
-@contextmanager
-def released_if_empty(out: Path) -> Iterator[None]:
-    """A mistake of the user's that shows before anything was done leaves no folder behind."""
-    try:
-        yield
-    except UserError:
-        if [path.name for path in out.iterdir()] == [SETTINGS]:
-            (out / SETTINGS).unlink()
-            out.rmdir()
-        raise
-
 
 def source_of(task: VtabTask, data: Path | None) -> str:
     """What the catalog calls a task's images: `vtab/TASK`, or with the folder of that name in `data`."""
     return f"vtab/{task.name}" if data is None else f"vtab/{task.name}={data / task.name}"
 
 
-def finished(out: Path, task: VtabTask) -> TaskResult | None:
-    """A task's outcome from an earlier run; none where it is still to be done.
+def identified(settings: Settings) -> Settings:
+    """The same settings with the fingerprint of their weights.
 
     Raises:
-        UserError: its file is damaged.
+        UserError: the weights cannot be loaded.
     """
-    path = out / task.name / RESULT
-    if not path.exists():
-        return None
-    values = _read(path)
+    task = vtab.TASKS[0]
+    size = _recipe(task, source_of(task, None), settings, settings.rates[0]).model.image_size
     try:
-        trials = tuple(Trial(**trial) for trial in values.pop("trials"))
-        return TaskResult(**values, trials=trials)
-    except (TypeError, KeyError):
-        raise UserError(f"{path}: this is no result of VTAB; remove it, and the task is done again") from None
+        # At its own size: positions that were resampled for another could differ from one machine to the next.
+        model = weights.load_model(settings.model)
+    except UserError:
+        model = weights.load_model(settings.model, image_size=size)
+    seen = f"{model.preprocessing} {_model_digest(model)}"
+    return replace(settings, weights=hashlib.sha256(seen.encode()).hexdigest())
+
+
+def check_data(task: VtabTask, source: str, settings: Settings, done: TaskResult) -> None:
+    """Refuse to pass a task's outcome off as that of other images.
+
+    Args:
+        task: which; it is finished.
+        source: its images as they are to be now, see `source_of`.
+        settings: of the whole run.
+        done: its outcome.
+
+    Raises:
+        UserError: the images are not there, or not those that it was trained and tested on.
+    """
+    if not settings.linear:
+        source = _recipe(task, source, settings, settings.rates[0]).data.source
+    noted: dict[Part, str] = {"train": done.train, "test": done.test}
+    for part, fingerprint in noted.items():
+        if open_source(source, part).fingerprint != fingerprint:
+            raise UserError(
+                f"{source}: its {part} images are not those that the finished task was done with; "
+                "give the same --data, or another --out"
+            )
 
 
 def run_task(task: VtabTask, source: str, settings: Settings, out: Path, runtime: Runtime) -> TaskResult:
@@ -272,17 +196,3 @@ def chosen_tasks(names: Sequence[str]) -> list[VtabTask]:
     """
     wanted = {vtab.get(name).name for name in names}
     return [task for task in vtab.TASKS if not wanted or task.name in wanted]
-
-
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        if path.stat().st_size > 2**20:
-            raise UserError(f"{path} is too large for what it should be; remove it")
-        found = json.loads(path.read_text("utf-8"))
-    except UserError:
-        raise
-    except (OSError, ValueError, RecursionError) as error:
-        raise UserError(f"{path} cannot be read ({type(error).__name__}); remove it") from None
-    if not isinstance(found, dict):
-        raise UserError(f"{path} is not what vitlab wrote there; remove it")
-    return found

@@ -1,0 +1,153 @@
+"""What `vitlab vtab` keeps in its folder: whose run it is (vtab.json), and each task's outcome (TASK/result.json)."""
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from vitlab import files
+from vitlab.errors import UserError
+from vitlab.evaluation.intervals import wilson
+from vitlab.recipes.vtab import VtabTask
+
+RESULT = "result.json"
+SETTINGS = "vtab.json"
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What a whole run of VTAB has in common; a folder belongs to one of these.
+
+    Attributes:
+        model: where the weights come from; they may have moved since a folder was begun.
+        linear: least squares on frozen features instead of fine-tuning.
+        rates: learning rates to choose among; a single one is taken as it is.
+        assignments: what is changed of the recipes `vtab/TASK`, as `key.path=value`.
+        weights: fingerprint of the model, wherever it lies; see `vtab.identified`.
+    """
+
+    model: str
+    linear: bool = False
+    rates: tuple[float, ...] = (0.01,)
+    assignments: tuple[str, ...] = ()
+    weights: str = ""
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One value that was tried, and its accuracy on the 200 validation images."""
+
+    value: float
+    validation: float
+
+
+@dataclass(frozen=True)
+class TaskResult:
+    """One task's outcome.
+
+    Attributes:
+        task: its name.
+        right, images: of the test set.
+        chosen: the learning rate or penalty of the final training.
+        trials: what it was chosen among; empty where nothing was chosen.
+        tuning_steps: updates of all trials together.
+        final_steps: updates of the final training; 0 of least squares.
+        train, test: fingerprints of the images.
+    """
+
+    task: str
+    right: int
+    images: int
+    chosen: float
+    trials: tuple[Trial, ...]
+    tuning_steps: int
+    final_steps: int
+    train: str
+    test: str
+
+    @property
+    def accuracy(self) -> float:
+        """Top-1 on the test set."""
+        return self.right / self.images
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """Its 95 % interval."""
+        return wilson(self.right, self.images)
+
+
+def open_folder(out: Path, settings: Settings) -> None:
+    """Claim a folder for these settings, or find that it is theirs.
+
+    Raises:
+        UserError: it belongs to other settings, or cannot be written to.
+    """
+    wanted = json.loads(json.dumps(asdict(settings)))
+    path = out / SETTINGS
+    if path.exists():
+        _check_same(out, _read(path), wanted)
+        return
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise UserError(f"{out} is in the way: it is no run of VTAB; choose another --out")
+    try:
+        files.write_json(path, wanted)
+    except OSError as error:
+        raise UserError(f"cannot write to {out}: {error.strerror}; choose another --out") from None
+
+
+def _check_same(out: Path, found: dict[str, Any], wanted: dict[str, Any]) -> None:
+    for key in wanted:
+        if key not in ("model", "weights") and found.get(key) != wanted[key]:
+            raise UserError(f"{out} holds a run of VTAB with another {key}; give the same, or another --out")
+    if "weights" not in found:
+        raise UserError(f"{out} holds a run of VTAB that does not say which weights it tests; choose another --out")
+    if found["weights"] != wanted["weights"]:
+        raise UserError(
+            f"{out} holds a run of VTAB with other weights than {wanted['model']} has now; "
+            "give those that it began with, or another --out"
+        )
+
+
+@contextmanager
+def released_if_empty(out: Path) -> Iterator[None]:
+    """A mistake of the user's that shows before anything was done leaves no folder behind."""
+    try:
+        yield
+    except UserError:
+        if [path.name for path in out.iterdir()] == [SETTINGS]:
+            (out / SETTINGS).unlink()
+            out.rmdir()
+        raise
+
+
+def finished(out: Path, task: VtabTask) -> TaskResult | None:
+    """A task's outcome from an earlier run; none where it is still to be done.
+
+    Raises:
+        UserError: its file is damaged.
+    """
+    path = out / task.name / RESULT
+    if not path.exists():
+        return None
+    values = _read(path)
+    try:
+        trials = tuple(Trial(**trial) for trial in values.pop("trials"))
+        return TaskResult(**values, trials=trials)
+    except (TypeError, KeyError):
+        raise UserError(f"{path}: this is no result of VTAB; remove it, and the task is done again") from None
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        if path.stat().st_size > 2**20:
+            raise UserError(f"{path} is too large for what it should be; remove it")
+        found = json.loads(path.read_text("utf-8"))
+    except UserError:
+        raise
+    except (OSError, ValueError, RecursionError) as error:
+        raise UserError(f"{path} cannot be read ({type(error).__name__}); remove it") from None
+    if not isinstance(found, dict):
+        raise UserError(f"{path} is not what vitlab wrote there; remove it")
+    return found
