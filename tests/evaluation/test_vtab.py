@@ -163,6 +163,18 @@ def test_a_folder_belongs_to_weights_not_to_their_path(capsys, tmp_path, folders
     assert "does not say which weights" in _refused(capsys, [moved, *words])
 
 
+@pytest.mark.parametrize(("changes", "expected"), [([], "VTAB's recipes"), (["model.image_size=20"], "--set")])
+def test_images_that_the_patches_do_not_divide(capsys, tmp_path, folders, changes, expected):
+    made = vitlab.create_model("ViT-Ti/7", num_classes=3, image_size=28, hidden=16, layers=1, heads=2, mlp=16)
+    vitlab.save_model(made, tmp_path / "model")
+    words = [tmp_path / "model", "--data", folders, "--out", tmp_path / "run", "--linear", "--tasks", "camelyon"]
+    message = _refused(capsys, [*words, *(word for change in changes for word in ("--set", change))])
+    assert f"{20 if changes else 384} is " in message
+    assert expected in message
+    assert message.endswith("--set model.image_size=28")
+    assert not (tmp_path / "run").exists()
+
+
 def test_a_task_that_was_trained_but_not_noted_is_not_trained_again(capsys, tmp_path, folders, model):
     out = tmp_path / "run"
     words = [model, "--data", folders, "--out", out, *QUICK, "--tasks", "svhn"]

@@ -6,6 +6,7 @@ is recorded with every task.
 """
 
 import hashlib
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -21,7 +22,9 @@ from vitlab.evaluation.features import Features, _model_digest, features_of
 from vitlab.evaluation.fewshot import PENALTIES
 from vitlab.evaluation.least_squares import factorise
 from vitlab.evaluation.vtab_folder import RESULT, Settings, TaskResult, Trial
+from vitlab.models.build import Model
 from vitlab.recipes import library, vtab
+from vitlab.recipes.configs import Size
 from vitlab.recipes.schema import Recipe, with_changes
 from vitlab.recipes.vtab import VtabTask
 from vitlab.runtime import Runtime, environment
@@ -37,10 +40,10 @@ def source_of(task: VtabTask, data: Path | None) -> str:
 
 
 def identified(settings: Settings) -> Settings:
-    """The same settings with the fingerprint of their weights.
+    """The same settings with the fingerprint of their weights, once these are known to take VTAB's images.
 
     Raises:
-        UserError: the weights cannot be loaded.
+        UserError: the weights cannot be loaded, or their patches do not divide the images.
     """
     task = vtab.TASKS[0]
     size = _recipe(task, source_of(task, None), settings, settings.rates[0]).model.image_size
@@ -49,8 +52,23 @@ def identified(settings: Settings) -> Settings:
         model = weights.load_model(settings.model)
     except UserError:
         model = weights.load_model(settings.model, image_size=size)
+    _check_size(model, size, settings)
     seen = f"{model.preprocessing} {_model_digest(model)}"
     return replace(settings, weights=hashlib.sha256(seen.encode()).hexdigest())
+
+
+def _check_size(model: Model, size: Size | None, settings: Settings) -> None:
+    if size is None:
+        return
+    try:
+        replace(model.config, image_size=size)
+    except UserError as error:
+        changed = any(assignment.startswith("model.image_size") for assignment in settings.assignments)
+        origin = "what --set model.image_size says" if changed else "the size that VTAB's recipes transfer at"
+        raise UserError(
+            f"{settings.model}: {error}; {size} is {origin}, give one that fits, "
+            f"such as the weights' own: --set model.image_size={json.dumps(model.config.image_size)}"
+        ) from None
 
 
 def check_data(task: VtabTask, source: str, settings: Settings, done: TaskResult) -> None:
