@@ -20,6 +20,11 @@ def _json(capsys, words):
     return json.loads(capsys.readouterr().out)
 
 
+def _rows(file):
+    with file.open() as lines:
+        return list(csv.DictReader(lines))
+
+
 def _refused(capsys, words):
     capsys.readouterr()
     assert main([*map(str, words)]) == 2
@@ -32,8 +37,7 @@ def _refused(capsys, words):
 def test_the_dump_agrees_with_the_table(capsys, trained, tmp_path):
     file = tmp_path / "dump.csv"
     table = _json(capsys, ["evaluate", trained, "--data", "fashion-mnist", "--dump", file, "--batch-size", "97"])
-    with file.open() as lines:
-        rows = list(csv.DictReader(lines))
+    rows = _rows(file)
     assert len(rows) == table["numbers"]["images"] == 1000
     assert np.mean([row["right"] == "1" for row in rows]) == pytest.approx(table["numbers"]["top1"])
     low, high = table["numbers"]["interval"]
@@ -77,8 +81,12 @@ def test_real(capsys, tmp_path, imagenet):
     real = tmp_path / "real.json"
     real.write_text(json.dumps([[1], [], [0], *[[7]] * 49_997]))
     words = ["evaluate", tmp_path / "model", "--data", f"imagenet-real={imagenet}", "--real", real]
-    numbers = _json(capsys, words)["numbers"]
+    numbers = _json(capsys, [*words, "--dump", tmp_path / "dump.csv"])["numbers"]
     assert (numbers["images"], numbers["excluded"], numbers["top1"]) == (2, 1, 0.5)
+    rows = _rows(tmp_path / "dump.csv")
+    assert [row["right"] for row in rows] == ["1", "", "0"]
+    assert [row["class"] for row in rows] == ["n01440764", "n01440764", "n01440765"]
+    assert {row["predicted_class"] for row in rows} == {"n01440765"}
     assert numbers["old_top1"] == pytest.approx(1 / 3)
     real.write_text(json.dumps([[]] * 50_000))
     assert "has a label" in _refused(capsys, words)
@@ -145,8 +153,12 @@ def test_objectnet(capsys, tmp_path):
     made.head.bias.data[2] = 5.0
     vitlab.save_model(made, tmp_path / "model")
     words = ["evaluate", tmp_path / "model", "--data", f"objectnet={root}"]
-    numbers = _json(capsys, words)["numbers"]
+    numbers = _json(capsys, [*words, "--dump", tmp_path / "dump.csv"])["numbers"]
     assert (numbers["images"], numbers["excluded"], numbers["top1"]) == (2, 311, 0.5)
+    rows = {row["class"]: row for row in _rows(tmp_path / "dump.csv")}
+    assert {name: row["right"] for name, row in rows.items() if row["right"]} == {"Thing 0": "1", "Thing 5": "0"}
+    assert {row["predicted_class"] for row in rows.values()} == {"Thing 0"}
+    assert rows["Thing 1"]["probability_of_label"] == ""
     ids.write_text("{}")
     assert "no class named" in _refused(capsys, words)
 

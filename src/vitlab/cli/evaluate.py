@@ -78,7 +78,10 @@ def evaluate(
         dataset = known_as(data).removesuffix("-real")  # ReaL is its labels, and these are the images' own
         table = _table(measured, source, _names(loaded, source), dataset)
     if dump_file is not None:
-        dump.write(measured, source, None if mapping is not None else loaded.classes, dump_file)
+        dump.write(
+            measured, source, _names(loaded, source), dump_file,
+            real=labels, objectnet=None if mapping is None else read_objectnet_mapping(mapping),
+        )  # fmt: skip
     show(table, as_json=as_json)
     if (Path(model) / "recipe.toml").exists():
         store(table, Path(model) / "results" / file_of("evaluate", dataset))

@@ -49,15 +49,24 @@ def real_accuracy(measured: Accuracy, source: Source, real_labels: Sequence[Sequ
     Raises:
         UserError: the model has other classes, an image has another name, or no image has a label.
     """
+    rights = [right for right in real_rights(measured, source, real_labels) if right is not None]
+    if not rights:
+        raise UserError(f"ReaL: none of the {measured.images:,} images of {source.name} has a label in it")
+    return Counted(sum(rights), len(rights), measured.images - len(rights))
+
+
+def real_rights(measured: Accuracy, source: Source, real_labels: Sequence[Sequence[int]]) -> list[bool | None]:
+    """Whether each image counts as right in `real_accuracy`; none where it does not count.
+
+    Raises:
+        UserError: the model has other classes, or an image has another name.
+    """
     _check_outputs(measured, "ReaL")
-    right = images = 0
+    found: list[bool | None] = []
     for index, prediction in zip(measured.indices_N.tolist(), measured.predictions_N.tolist(), strict=True):
         labels = real_labels[_validation_number(source, index, len(real_labels)) - 1]
-        images += bool(labels)
-        right += prediction in labels
-    if not images:
-        raise UserError(f"ReaL: none of the {measured.images:,} images of {source.name} has a label in it")
-    return Counted(right, images, measured.images - images)
+        found.append(prediction in labels if labels else None)
+    return found
 
 
 def objectnet_accuracy(measured: Accuracy, source: Source, mapping: ObjectNetMapping) -> Counted:
@@ -75,12 +84,8 @@ def objectnet_accuracy(measured: Accuracy, source: Source, mapping: ObjectNetMap
         UserError: the model has other classes, or no image has a shared class.
     """
     _check_outputs(measured, "ObjectNet")
-    numbers = {name: number for number, name in enumerate(source.classes)}
-    shared = {numbers[name]: labels for name, labels in mapping.shared.items() if name in numbers}
-    class_K = np.full(IMAGENET_CLASSES, -1)
-    for number, labels in shared.items():
-        class_K[list(labels)] = number
-    counted_N = np.isin(measured.labels_N, list(shared))
+    class_K = objectnet_classes(source, mapping)
+    counted_N = np.isin(measured.labels_N, class_K)
     images = int(counted_N.sum())
     if not images:
         raise UserError(
@@ -90,6 +95,14 @@ def objectnet_accuracy(measured: Accuracy, source: Source, mapping: ObjectNetMap
     highest_M5 = np.argsort(-measured.probabilities_NK[counted_N], axis=1, kind="stable")[:, :5]
     right_M5 = class_K[highest_M5] == labels_M1
     return Counted(int(right_M5[:, 0].sum()), images, measured.images - images, int(right_M5.any(axis=1).sum()))
+
+
+def objectnet_classes(source: Source, mapping: ObjectNetMapping) -> np.ndarray:
+    """The number of ObjectNet's class that each of ImageNet's (K,) belongs to; -1 where it belongs to none."""
+    class_K = np.full(IMAGENET_CLASSES, -1)
+    for number, name in enumerate(source.classes):
+        class_K[list(mapping.shared.get(name, ()))] = number
+    return class_K
 
 
 def _check_outputs(measured: Accuracy, what: str) -> None:
