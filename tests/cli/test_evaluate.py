@@ -9,7 +9,9 @@ import pytest
 from PIL import Image
 
 import vitlab
+from vitlab.cli.fewshot import names_of
 from vitlab.cli.main import main
+from vitlab.errors import UserError
 from vitlab.report.comparison import accuracies_of
 from vitlab.report.content import read_folder
 
@@ -182,7 +184,7 @@ def test_fewshot_of_several_data_sets_probes_and_a_layer_from_the_cache(capsys, 
     words += ["--probe", "ridge,knn", "--layer", "blocks.0", "--cache", cache, "--sweep"]
     table = _json(capsys, words)
     assert list(table["numbers"]) == ["digits", "fashion-mnist"]
-    rows = ["model, ridge", "model, knn", "raw pixels, ridge", "raw pixels, knn", "sweep"]
+    rows = ["model, ridge", "model, knn", "raw pixels, ridge", "raw pixels, knn", "sweep", "settings"]
     assert list(table["numbers"]["digits"]) == rows
     assert len(table["numbers"]["digits"]["sweep"]["model, ridge"]["2"]) == 30
     assert len(list(cache.iterdir())) == 4
@@ -193,7 +195,7 @@ def test_fewshot_of_several_models(capsys, trained, tmp_path):
     made = vitlab.create_model("ViT-Ti/7", num_classes=3, image_size=28, hidden=16, layers=1, heads=2, mlp=16)
     vitlab.save_model(made, tmp_path / "other")
     words = ["fewshot", trained, tmp_path / "other", "--data", "digits", "--shots", "1", "--float32"]
-    assert list(_json(capsys, words)["numbers"]) == ["upstream", "other", "raw pixels"]
+    assert list(_json(capsys, words)["numbers"]) == ["upstream", "other", "raw pixels", "settings"]
     assert "twice" in _refused(capsys, ["fewshot", trained, trained, "--data", "digits"])
 
 
@@ -205,7 +207,60 @@ def test_fewshot_of_several_models(capsys, trained, tmp_path):
         (["--layer", "pre_logits"], "never run"),
         (["--shots", "2000"], "--shots"),
         (["--seeds", "0"], "--seeds"),
+        (["--l2", "inf"], "l2 is inf"),
+        (["--l2", "nan"], "l2"),
+        (["--sweep", "--probe", "knn"], "--probe ridge,knn"),
+        (["--l2", "3", "--probe", "logistic"], "--l2"),
+        (["--float32", "--probe", "knn,logistic"], "--float32"),
+        (["--data", "digits"], "twice"),
     ],
 )
 def test_mistakes_of_fewshot(capsys, trained, words, expected):
     assert expected in _refused(capsys, ["fewshot", trained, "--data", "digits", *words])
+
+
+@pytest.mark.parametrize(
+    ("words", "title", "how", "stored"),
+    [
+        ([], "", "(least squares, l2 1024)", {"probes": ["ridge"], "layer": None, "l2": 1024.0, "dtype": "float64"}),
+        (
+            ["--probe", "knn", "--layer", "blocks.0"],
+            ", nearest neighbours, layer blocks.0",
+            "layer blocks.0, classified by the votes",
+            {"probes": ["knn"], "layer": "blocks.0", "l2": None, "dtype": None},
+        ),
+        (
+            ["--probe", "logistic,ridge", "--l2", "7", "--float32"],
+            ", logistic regression and least squares",
+            "regression (l2 1), and by a linear classifier in closed form (least squares, l2 7, in float32)",
+            {"probes": ["logistic", "ridge"], "layer": None, "l2": 7.0, "dtype": "float32"},
+        ),
+    ],
+    ids=["as the paper", "knn of a layer", "two"],
+)
+def test_fewshot_says_how_its_numbers_were_made(capsys, trained, words, title, how, stored):
+    table = _json(capsys, ["fewshot", trained, "--data", "digits", "--shots", "1", "--seeds", "2", *words])
+    assert table["title"] == f"Few-shot accuracy on digits (%){title}"
+    assert how in table["summary"]
+    assert table["notes"][0] == table["summary"]
+    assert ("least squares" in table["summary"]) == ("ridge" in stored["probes"])
+    assert table["numbers"]["settings"] == {**stored, "seeds": 2}
+    assert json.loads((trained / "results" / "fewshot.json").read_text()) == table
+
+
+@pytest.mark.parametrize("seeds", [1, 2])
+def test_a_single_seed_has_no_deviation(capsys, trained, seeds):
+    table = _json(capsys, ["fewshot", trained, "--data", "digits", "--shots", "1,2", "--seeds", seeds])
+    cells = [cell for row in table["rows"] for cell in row[1:]]
+    assert all(("±" in cell) == (seeds > 1) for cell in cells)
+    assert ("over 2 choices" in table["summary"]) == (seeds > 1)
+    assert ("a single choice of the training images" in table["summary"]) == (seeds == 1)
+    assert any("intervals" in note for note in table["notes"]) == (seeds > 1)
+
+
+@pytest.mark.parametrize("name", ["settings", "sweep", "raw pixels"])
+def test_a_model_does_not_take_the_place_of_an_entry_of_the_results(name):
+    assert names_of(["runs/other", f"runs/{name}"]) == ["runs/other", f"runs/{name}"]
+    with pytest.raises(UserError, match=f"write ./{name}"):
+        names_of(["runs/other", name])
+    assert names_of(["other", f"./{name}"]) == ["other", f"./{name}"]

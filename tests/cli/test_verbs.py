@@ -78,7 +78,7 @@ def test_evaluate_counts_every_image_once(capsys, trained):
 
 def test_fewshot_has_a_row_for_pixels(capsys, trained):
     table = _json(capsys, ["fewshot", str(trained), "--data", "digits", "--shots", "5,1", "--seeds", "2"])
-    assert list(table["numbers"]) == ["model", "raw pixels"]
+    assert list(table["numbers"]) == ["model", "raw pixels", "settings"]
     assert list(table["numbers"]["model"]) == ["1", "5"]
     assert 0.5 < sum(table["numbers"]["raw pixels"]["5"]) / 2 < 1
 
