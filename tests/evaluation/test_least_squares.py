@@ -129,3 +129,12 @@ def test_features_without_one_solution_are_refused_where_nothing_is_penalised():
     with pytest.raises(UserError, match="no one solution"):
         singular.at(0.0)
     assert len(singular.sweep(features, labels, [1.0])) == 1
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_features_that_are_not_finite_are_not_classified(value):
+    features, labels = _clusters(40, 5, 4)
+    factors, damaged = factorise(features, labels, 4), _with(features, {6: value, 8: value})
+    for classify in (lambda: factors.sweep(damaged, labels, [1.0]), lambda: factors.at(1.0).predict(damaged)):
+        with pytest.raises(UserError, match="row 6"):
+            classify()

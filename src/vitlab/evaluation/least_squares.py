@@ -33,8 +33,12 @@ class LeastSquares:
     weights_EK: Tensor
 
     def scores(self, features: Array) -> Array:
-        """Regression outputs (N, K), of the precision it was fitted in, for features (N, D); numpy in, numpy out."""
-        inputs_NE = _standardise(_as_tensor(features, self.weights_EK.dtype), self.mean_D, self.spread_D)
+        """Regression outputs (N, K), of the precision it was fitted in, for features (N, D); numpy in, numpy out.
+
+        Raises:
+            UserError: features that are not finite.
+        """
+        inputs_NE = _standardise(_finite(features, self.weights_EK.dtype), self.mean_D, self.spread_D)
         outputs_NK = inputs_NE @ self.weights_EK
         return outputs_NK if isinstance(features, Tensor) else outputs_NK.numpy()
 
@@ -66,8 +70,12 @@ class Factorised:
         return LeastSquares(self.mean_D, self.spread_D, self.basis_ER @ self._shrunk(l2))
 
     def sweep(self, features: Array, labels: Array, penalties: Sequence[float]) -> list[float]:
-        """Accuracy on features (N, D) with class numbers (N,) for every penalty."""
-        coordinates_NR = _standardise(_as_tensor(features, self.basis_ER.dtype), self.mean_D, self.spread_D)
+        """Accuracy on features (N, D) with class numbers (N,) for every penalty.
+
+        Raises:
+            UserError: features that are not finite, or a penalty that leaves nothing to compare.
+        """
+        coordinates_NR = _standardise(_finite(features, self.basis_ER.dtype), self.mean_D, self.spread_D)
         coordinates_NR = coordinates_NR @ self.basis_ER
         truth_N = torch.as_tensor(labels).cpu()
         return [float((scores_NK.argmax(-1) == truth_N).double().mean()) for scores_NK in
@@ -174,6 +182,19 @@ def _standardise(features_ND: Tensor, mean_D: Tensor, spread_D: Tensor) -> Tenso
     torch.sub(features_ND, mean_D, out=inputs_NE[:, :-1])
     inputs_NE[:, :-1] /= spread_D + SPREAD_FLOOR
     return inputs_NE
+
+
+def _finite(features: Tensor | np.ndarray, dtype: torch.dtype) -> Tensor:
+    """Features to be classified: one that is NaN would be given a class all the same."""
+    features_ND = _as_tensor(features, dtype)
+    finite_N = torch.isfinite(features_ND).all(1)
+    if not bool(finite_N.all()):
+        first = int(finite_N.long().argmin())
+        raise UserError(
+            f"the features to be classified hold NaN or infinite values, first in row {first} (counted from 0); "
+            "the weights may be damaged"
+        )
+    return features_ND
 
 
 def _as_tensor(features: Tensor | np.ndarray, dtype: torch.dtype) -> Tensor:
