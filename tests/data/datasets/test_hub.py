@@ -1,6 +1,10 @@
 """Parquet files and hub data sets: columns, labels, splits, and what is refused; against pyarrow's own reading."""
 
 import io
+import logging
+import socket
+import threading
+from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import datasets
 import numpy as np
@@ -241,6 +245,60 @@ def test_the_hub_out_of_reach_and_no_id(monkeypatch):
     assert "it is not in the local cache, and the hub cannot be reached" in refused("hf://owner/name")
     for wrong in ("hf://name", "hf://a/b/c", "hf://a/b@", "hf://a/../b"):
         assert "this is no hub id" in refused(wrong)
+
+
+class _Busy(BaseHTTPRequestHandler):
+    def do_HEAD(self):
+        self.send_response(503)
+        self.end_headers()
+
+    def log_message(self, *words):
+        pass
+
+
+@pytest.fixture
+def addresses(monkeypatch):
+    """Of a hub that answers, if only that it is busy, and of one where nobody listens."""
+    for name in ("http_proxy", "https_proxy", "all_proxy"):
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.upper(), raising=False)
+    server = HTTPServer(("127.0.0.1", 0), _Busy)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        yield f"http://127.0.0.1:{server.server_port}", f"http://127.0.0.1:{taken.getsockname()[1]}"
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+def test_the_hub_is_tried_once_and_only_the_cache_where_nobody_answers(folder, monkeypatch, addresses):
+    real, seen, log = datasets.load_dataset, [], logging.getLogger("huggingface_hub.utils._http")
+
+    def load(name, config):
+        seen.append((datasets.config.HF_HUB_OFFLINE, log.isEnabledFor(logging.WARNING)))
+        return real(str(folder))
+
+    monkeypatch.setattr(datasets, "load_dataset", load)
+    monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", False)
+    for address in addresses:
+        monkeypatch.setattr(datasets.config, "HF_ENDPOINT", address)
+        assert len(open_source("hf://owner/name", "train")) == 31
+        assert datasets.config.HF_HUB_OFFLINE is False
+    assert seen == [(False, False), (True, False)]
+    assert log.isEnabledFor(logging.WARNING)
+
+
+def test_out_of_reach_is_one_line_and_quick(monkeypatch, addresses, capfd, caplog):
+    monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(datasets.config, "HF_ENDPOINT", addresses[1])
+    waits = []
+    monkeypatch.setattr("time.sleep", waits.append)
+    assert "it is not in the local cache, and the hub cannot be reached" in refused("hf://owner/name")
+    assert waits == []
+    assert capfd.readouterr() == ("", "")
+    assert caplog.records == []
 
 
 def test_without_the_extra_there_is_one_line(folder, monkeypatch):

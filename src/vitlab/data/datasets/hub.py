@@ -2,7 +2,8 @@
 
 import re
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl
@@ -42,7 +43,37 @@ def hub_splits(source: str) -> dict[str, Any]:
     if match is None:
         raise UserError(f"{source}: this is no hub id; write hf://owner/name or hf://owner/name@config")
     name, config = match.groups()
-    return _loaded(source, lambda datasets: datasets.load_dataset(name, config))
+
+    def load(datasets: Any) -> Any:
+        with _offline_if_out_of_reach(datasets):
+            return datasets.load_dataset(name, config)
+
+    return _loaded(source, load)
+
+
+@contextmanager
+def _offline_if_out_of_reach(datasets: Any) -> Iterator[None]:
+    """Where there is no network, only the cache is looked at.
+
+    The hub's own client would try six times over half a minute before that.
+    """
+    was = datasets.config.HF_HUB_OFFLINE
+    datasets.config.HF_HUB_OFFLINE = was or not _within_reach(datasets.config.HF_ENDPOINT)
+    try:
+        yield
+    finally:
+        datasets.config.HF_HUB_OFFLINE = was
+
+
+def _within_reach(address: str) -> bool:
+    """Whether anybody answers there, whatever it says; a connection that breaks off later is left to the download."""
+    from huggingface_hub import constants, get_session
+
+    try:
+        get_session().head(address, timeout=constants.HF_HUB_ETAG_TIMEOUT)
+    except Exception as error:  # of httpx or a successor of it, as the hub's version has it
+        return type(error).__name__ not in ("ConnectError", "ConnectTimeout")
+    return True
 
 
 def parquet_splits(files: Mapping[str, list[Path]], source: str) -> dict[str, Any]:
@@ -108,14 +139,27 @@ def _loaded(source: str, load: Callable[[Any], Any]) -> dict[str, Any]:
         raise UserError(f"{source}: Parquet and the hub need `datasets`; `pip install 'vitlab[hub]'`") from error
     if not sys.stderr.isatty():
         datasets.disable_progress_bars()
-    level = datasets.logging.get_verbosity()
-    datasets.logging.set_verbosity(datasets.logging.CRITICAL)  # what it logs would stand beside our one line
     try:
-        return dict(load(datasets))
+        with _quiet(datasets):
+            return dict(load(datasets))
     except Exception as error:  # `datasets` and what it calls raise nearly every type
         raise UserError(_reason(source, error)) from error
+
+
+@contextmanager
+def _quiet(datasets: Any) -> Iterator[None]:
+    """What these packages log would stand beside our one line."""
+    from huggingface_hub.utils import logging as of_hub
+
+    logs = (datasets.logging, of_hub)
+    levels = [log.get_verbosity() for log in logs]
+    for log in logs:
+        log.set_verbosity(log.CRITICAL)
+    try:
+        yield
     finally:
-        datasets.logging.set_verbosity(level)
+        for log, level in zip(logs, levels, strict=True):
+            log.set_verbosity(level)
 
 
 def _reason(source: str, error: Exception) -> str:
