@@ -245,7 +245,8 @@ def test_fewshot_says_how_its_numbers_were_made(capsys, trained, words, title, h
     assert table["notes"][0] == table["summary"]
     assert ("least squares" in table["summary"]) == ("ridge" in stored["probes"])
     assert table["numbers"]["settings"] == {**stored, "seeds": 2}
-    assert json.loads((trained / "results" / "fewshot.json").read_text()) == table
+    file = "-".join(["fewshot", *(stored["probes"] if words else []), *([stored["layer"]] if stored["layer"] else [])])
+    assert json.loads((trained / "results" / f"{file}-digits.json").read_text()) == table
 
 
 @pytest.mark.parametrize("seeds", [1, 2])

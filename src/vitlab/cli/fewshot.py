@@ -11,8 +11,8 @@ import typer
 
 from vitlab import weights
 from vitlab.cli import options
-from vitlab.cli.output import ResultTable, show, store
-from vitlab.data.catalog import open_source
+from vitlab.cli.output import ResultTable, file_of, show, store
+from vitlab.data.catalog import known_as, open_source
 from vitlab.errors import UserError
 from vitlab.evaluation.features import Features, check_layers, features_of, pixels_of
 from vitlab.evaluation.fewshot import PENALTIES, FewShot, Probe
@@ -56,6 +56,11 @@ class Settings:
             "dtype": ("float32" if self.float32 else "float64") if ridge else None,
             "seeds": seeds,
         }
+
+    def words(self) -> list[str]:
+        """What differs from the paper's way, in single words."""
+        probes = [] if tuple(self.probes) == ("ridge",) else [*self.probes]
+        return [*probes, *([self.layer] if self.layer is not None else [])]
 
     def title(self, start: str) -> str:
         """With what differs from the paper's way."""
@@ -124,9 +129,9 @@ def fewshot(
         check_layers(named.values(), layer, runtime)
     results: Results = {source: _on(source, named, plan, runtime) for source in data}
     table = tables_joined(results, plan.shots, plan.seeds, settings)
-    if len(models) == 1 and (Path(models[0]) / "recipe.toml").exists():
-        store(table, Path(models[0]) / "results" / "fewshot.json")
     show(table, as_json=as_json)
+    if len(models) == 1 and (Path(models[0]) / "recipe.toml").exists():
+        store(table, Path(models[0]) / "results" / file_of("fewshot", *settings.words(), *map(known_as, data)))
 
 
 def _on(data: str, named: Mapping[str, Model], plan: _Plan, runtime: Runtime) -> dict[str, FewShot]:
