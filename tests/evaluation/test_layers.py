@@ -108,8 +108,8 @@ def test_features_kept_by_an_earlier_version_are_not_taken_for_todays(source, tm
 
 
 def test_a_layer_is_looked_for_in_every_model_at_once_and_they_stay_as_they_were():
-    models = [_model("hidden layer").train(), _model("plain")]
-    check_layers(models[:1], "pre_logits", CPU)
-    assert models[0].training
-    with pytest.raises(UserError, match="never run"):
-        check_layers(models, "pre_logits", CPU)
+    hidden, plain = _model("hidden layer").train(), _model("plain")
+    check_layers({"one": hidden}, "pre_logits", CPU)
+    assert hidden.training
+    with pytest.raises(UserError, match="^other: .* never run"):
+        check_layers({"one": hidden, "other": plain}, "pre_logits", CPU)

@@ -126,7 +126,7 @@ def fewshot(
     runtime = choose(device)
     named = {name: weights.load_model(model) for name, model in zip(names_of(models), models, strict=True)}
     if layer is not None:
-        check_layers(named.values(), layer, runtime)
+        check_layers(named, layer, runtime)
     results: Results = {source: _on(source, named, plan, runtime) for source in data}
     table = tables_joined(results, plan.shots, plan.seeds, settings)
     show(table, as_json=as_json)

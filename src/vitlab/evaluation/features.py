@@ -4,7 +4,7 @@ Legend: N = images, D = width of the features.
 """
 
 import hashlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import astuple, dataclass
 from pathlib import Path
@@ -146,15 +146,18 @@ def _way(preprocessing: Preprocessing, runtime: Runtime, layer: str | None) -> s
     return f"{preprocessing} {runtime.compute} {'last' if layer is None else f'{layer}, by its tokens'}"
 
 
-def check_layers(models: Iterable[Model], layer: str, runtime: Runtime) -> None:
+def check_layers(models: Mapping[str, Model], layer: str, runtime: Runtime) -> None:
     """Refuse a layer that one of the models has no features of, before any of them sees the data.
 
     Raises:
-        UserError: as `features_of`.
+        UserError: as `features_of`, and with the model's name.
     """
-    for model in models:
-        with _running(model, runtime):
-            check_layer(model, layer, model.preprocessing.size, runtime.device)
+    for name, model in models.items():
+        try:
+            with _running(model, runtime):
+                check_layer(model, layer, model.preprocessing.size, runtime.device)
+        except UserError as error:
+            raise UserError(f"{name}: {error}") from None
 
 
 @contextmanager
