@@ -117,7 +117,7 @@ def test_sizes_in_words(text, size):
     assert memory.bytes_of(text) == size
 
 
-@pytest.mark.parametrize("text", ["80", "GB", "x GB", "-1GB", "1e3GB", ""])
+@pytest.mark.parametrize("text", ["80", "GB", "x GB", "-1GB", "1e3GB", "", "²GB", "٣GB"])
 def test_what_is_no_size(text):
     with pytest.raises(UserError, match="80GB"):
         memory.bytes_of(text)

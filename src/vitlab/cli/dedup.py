@@ -1,7 +1,6 @@
 """`vitlab dedup --train SOURCE --test SOURCE`: copies of test images in a training set, and a list without them."""
 
 import csv
-import hashlib
 import io
 from collections import Counter
 from collections.abc import Sequence
@@ -10,7 +9,6 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import numpy as np
-import torch
 import typer
 from numpy.typing import NDArray
 
@@ -97,15 +95,10 @@ def _embedding(method: str, model: str | None, device: str) -> Embedding | None:
     if model is None:
         raise UserError(f"--method {method} compares a model's features: name one with --model MODEL")
     loaded, runtime = weights.load_model(model), choose(device)
-    digest = hashlib.sha256(str(loaded.preprocessing).encode())
-    for name, tensor in loaded.state_dict().items():
-        digest.update(name.encode())
-        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
-
     def features(source: Source) -> NDArray[np.float32]:
         return features_of(loaded, source, loaded.preprocessing, runtime)[0]
 
-    return Embedding(f"{digest.hexdigest()} {runtime.compute}", features, runtime.device)
+    return Embedding(f"{loaded.preprocessing} {model_digest(loaded)} {runtime.compute}", features, runtime.device)
 
 
 def _share_table(search: Search, rank: int, ranks: int, images: int) -> ResultTable:

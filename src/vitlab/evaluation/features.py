@@ -74,7 +74,7 @@ def features_of(
         UserError: there is no such layer, or none to take features from; the kept features are damaged or another
             model's.
     """
-    identity = Identity(_model_digest(model), source.fingerprint, _way(preprocessing, runtime, layer))
+    identity = Identity(model_digest(model), source.fingerprint, _way(preprocessing, runtime, layer))
     if cache is not None:
         kept = read_kept(cache / identity.name, identity)
         if kept is not None:
@@ -132,7 +132,7 @@ def _checksum(features_ND: np.ndarray, labels_N: np.ndarray) -> str:
     return digest.hexdigest()
 
 
-def _model_digest(model: nn.Module) -> str:
+def model_digest(model: nn.Module) -> str:
     """Of all weights with their names, and of what is no weight: the configuration."""
     digest = hashlib.sha256(str(getattr(model, "config", "")).encode())
     for name, tensor in sorted(model.state_dict().items()):

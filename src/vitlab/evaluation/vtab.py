@@ -18,7 +18,7 @@ from vitlab.data.catalog import open_source
 from vitlab.data.sources import Part, Source
 from vitlab.errors import UserError
 from vitlab.evaluation import accuracy
-from vitlab.evaluation.features import Features, _model_digest, features_of
+from vitlab.evaluation.features import Features, features_of, model_digest
 from vitlab.evaluation.fewshot import PENALTIES
 from vitlab.evaluation.least_squares import factorise
 from vitlab.evaluation.vtab_folder import RESULT, Settings, TaskResult, Trial
@@ -53,7 +53,7 @@ def identified(settings: Settings) -> Settings:
     except UserError:
         model = weights.load_model(settings.model, image_size=size)
     _check_size(model, size, settings)
-    seen = f"{model.preprocessing} {_model_digest(model)}"
+    seen = f"{model.preprocessing} {model_digest(model)}"
     return replace(settings, weights=hashlib.sha256(seen.encode()).hexdigest())
 
 

@@ -157,7 +157,7 @@ def bytes_of(text: str) -> int:
     words = text.strip().lower()
     for unit, size in units.items():
         number = words.removesuffix(unit).strip()
-        if words.endswith(unit) and number.replace(".", "", 1).isdigit() and len(number) < 12:
+        if words.endswith(unit) and number.isascii() and number.replace(".", "", 1).isdecimal() and len(number) < 12:
             return round(float(number) * size)
     raise UserError(f"memory '{text}': write a number with GB or GiB, such as 80GB")
 
