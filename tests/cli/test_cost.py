@@ -189,6 +189,11 @@ def test_the_papers_tables_agree_with_each_other():
         (["bench", "inference", "--models", "ViT-Q/16"], "vitlab models"),
         (["bench", "inference", "--models", "ViT-B/16", "--sizes", "17"], "17"),
         (["bench", "inference", "--batches", "1,x"], "--batches"),
+        (["bench", "inference", "--batches", "1,²"], "--batches"),
+        (["bench", "inference", "--sizes", "²"], "--sizes"),
+        (["bench", "inference", "--models", "ViT-Ti/16", "--batches", "1", "--sizes", "٣٢"], "--sizes"),
+        (["bench", "inference", "--sizes", "9" * 5000], "--sizes"),
+        (["bench", "inference", "--sizes", "0"], "--sizes"),
         (["bench", "inference", "--plot", "x.pdf"], ".svg"),
     ],
 )
@@ -210,4 +215,6 @@ def test_bench_measures_and_leaves_out_sizes_that_do_not_fit(capsys, tmp_path):
         assert set(found["images_per_second"]) == {"1", "2"}
         assert found["largest_batch"] == 2
         assert found["smallest_refused"] is None
+    predicted = [found["predicted_largest"] for found in table["numbers"]["measured"]]
+    assert [row[-1] for row in table["rows"]] == [None if most is None else f"{most:,}" for most in predicted]
     assert plot.read_text().startswith("<?xml")

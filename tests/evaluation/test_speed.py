@@ -48,5 +48,26 @@ def test_nothing_fits():
     assert (found.images_per_second, found.peak, found.largest_batch, found.best_batch) == ({}, 0.0, 0, 0)
 
 
+def test_images_are_random_and_always_the_same(monkeypatch):
+    seen = []
+
+    class Model(torch.nn.Module):
+        def forward(self, images_BCHW):
+            seen.append(images_BCHW)
+            return images_BCHW.mean()
+
+    monkeypatch.setattr(speed, "_built", lambda config, runtime: Model())
+    before = torch.get_rng_state()
+    for _ in range(2):
+        speed.sweep("ViT-Ti/16", 32, [3], CPU, repetitions=1)
+    assert torch.equal(torch.get_rng_state(), before)
+    first = seen[0]
+    assert first.shape == (3, 3, 32, 32)
+    assert (first.min(), first.max()) == (pytest.approx(-1, abs=0.01), pytest.approx(1, abs=0.01))
+    assert first.unique().numel() > 0.99 * first.numel()
+    assert seen[1] is first
+    assert torch.equal(seen[-1], first)
+
+
 def test_memory_of_this_machine():
     assert speed.device_memory(CPU) is None or speed.device_memory(CPU) > 2**20

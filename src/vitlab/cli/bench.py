@@ -65,8 +65,8 @@ def inference(
 
 def _numbers(option: str, text: str) -> list[int]:
     words = [word.strip() for word in text.split(",")]
-    if not all(word.isdigit() and 0 < int(word) < 10**6 for word in words):
-        raise UserError(f"{option} {text}: write whole numbers separated by commas, such as 64,224")
+    if not all(word.isascii() and word.isdecimal() and len(word) < 7 and int(word) > 0 for word in words):
+        raise UserError(f"{option} {text[:60]}: write whole numbers separated by commas, such as 64,224")
     return sorted({int(word) for word in words})
 
 
@@ -75,7 +75,8 @@ def _table(measured: list[Speed], about: dict[str, str | int]) -> ResultTable:
     for found in measured:
         largest = f"{found.largest_batch:,}" if found.smallest_refused else f"{found.largest_batch:,} or more"
         peak = f"{found.peak:,.1f}" if found.images_per_second else None
-        rows.append([found.model, found.image_size, peak, found.best_batch or None, largest, found.predicted_largest])
+        predicted = None if found.predicted_largest is None else f"{found.predicted_largest:,}"
+        rows.append([found.model, found.image_size, peak, found.best_batch or None, largest, predicted])
     return ResultTable(
         title=f"Inference on {about['device_name']}, {about['compute']}",
         columns=["model", "pixels", "images/s", "at batch", "largest batch", "predicted"],

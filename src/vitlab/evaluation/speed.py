@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor
 
 from vitlab.errors import UserError
 from vitlab.models.build import Model, build
@@ -136,7 +137,7 @@ def _built(config: ModelConfig, runtime: Runtime) -> Model:
 
 def _seconds(model: Model, image_size: int, batch: int, runtime: Runtime, repetitions: int) -> float:
     """The median time of a batch; images are on the device already."""
-    images_BCHW = torch.zeros(batch, 3, image_size, image_size, device=runtime.device)
+    images_BCHW = _random_images(image_size, batch, runtime)
     times = []
     with torch.inference_mode(), runtime.autocast():
         for number in range(WARM_UPS + repetitions):
@@ -147,6 +148,13 @@ def _seconds(model: Model, image_size: int, batch: int, runtime: Runtime, repeti
             if number >= WARM_UPS:
                 times.append(time.perf_counter() - begun)
     return statistics.median(times)
+
+
+def _random_images(image_size: int, batch: int, runtime: Runtime) -> Tensor:
+    """The same ones every time, between -1 and 1 as the models take them."""
+    chance = torch.Generator(device=runtime.device).manual_seed(0)
+    images_BCHW = torch.empty(batch, 3, image_size, image_size, device=runtime.device)
+    return images_BCHW.uniform_(-1, 1, generator=chance)
 
 
 def _wait(runtime: Runtime) -> None:
