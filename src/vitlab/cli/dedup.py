@@ -24,7 +24,7 @@ from vitlab.data.copies.signatures import Signatures, why_unreadable
 from vitlab.data.duplicates import DETECTORS, Pair, later_copies, parse_thresholds
 from vitlab.data.sources import Source
 from vitlab.errors import UserError
-from vitlab.evaluation.fewshot import features_of
+from vitlab.evaluation.features import features_of, model_digest
 from vitlab.runtime import choose
 
 DEFAULT_OUT = Path("runs/dedup")
@@ -95,6 +95,7 @@ def _embedding(method: str, model: str | None, device: str) -> Embedding | None:
     if model is None:
         raise UserError(f"--method {method} compares a model's features: name one with --model MODEL")
     loaded, runtime = weights.load_model(model), choose(device)
+
     def features(source: Source) -> NDArray[np.float32]:
         return features_of(loaded, source, loaded.preprocessing, runtime)[0]
 
