@@ -95,6 +95,19 @@ def test_without_threads_light_images_are_made_at_once(source, monkeypatch):
     assert len(made) == 20
 
 
+def test_every_image_is_read_once(source, monkeypatch):
+    reads = []
+    counted = type(source).read
+    monkeypatch.setattr(type(source), "read", lambda self, index: reads.append(index) or counted(self, index))
+    list(training_batches(source, SIZE, PLAIN, batch_size=8, seed=3, steps=15, workers=0))
+    assert sorted(reads[1:]) == list(range(40))  # the first is looked at, whether it is light
+
+
+def test_what_is_just_small_enough(source):
+    assert is_light(source, SIZE, PLAIN, 40 * 9 * 6 * 3)
+    assert is_light(_Encoded(source, "png"), Preprocessing(size=(64, 64)), PLAIN, CACHE_BYTES)
+
+
 def test_what_is_not_light(source):
     assert not is_light(source, Preprocessing(size=(65, 64)), PLAIN, CACHE_BYTES)
     assert not is_light(source, SIZE, replace(PLAIN, crop="inception"), CACHE_BYTES)

@@ -289,5 +289,65 @@ def test_the_device_gets_the_same_pixels(source):
         assert changed == 9
 
 
-def test_waiting_is_measured(source):
+def _assembled(make, plans, rows, **options):
+    """Batches of `rows` tiny images each, straight from the assembly."""
+    given = (
+        assembly.Plan(step, np.arange(step * rows, (step + 1) * rows), np.zeros(rows, np.int64))
+        for step in range(plans)
+    )
+    return assembly.assemble(given, make, np.zeros(plans * rows, np.int64), (2, 2), **options)
+
+
+PIXELS = np.zeros((2, 2, 3), np.uint8)
+
+
+def test_waiting_is_measured(source, monkeypatch):
     assert all(batch.waited > 0 for batch in stream(source, workers=0))
+    now = [100.0]
+    monkeypatch.setattr(assembly, "perf_counter", lambda: now[0])
+
+    def make(epoch, index):
+        now[0] += 0.5
+        return PIXELS, None
+
+    assert [batch.waited for batch in _assembled(make, 2, 3, workers=0)] == [1.5, 1.5]
+
+
+def test_two_more_batches_are_made_meanwhile():
+    made, enough = [], threading.Event()
+
+    def make(epoch, index):
+        made.append(index)
+        if len(made) == 6:
+            enough.set()
+        return PIXELS, None
+
+    batches = _assembled(make, 9, 2, workers=1)
+    next(batches)
+    assert enough.wait(30)
+    batches.close()
+    assert made == list(range(6))
+
+
+def test_threads_share_a_batch_and_its_rows_stand_in_their_order(monkeypatch):
+    """The second thread's rows are there before the first thread's are."""
+    monkeypatch.setattr(assembly, "SMALLEST_CHUNK", 1)
+    last = threading.Event()
+
+    def make(epoch, index):
+        if index == 0:
+            assert last.wait(30)
+        if index == 3:
+            last.set()
+        return PIXELS, f"variation {index}"
+
+    (batch,) = _assembled(make, 1, 4, workers=2)
+    assert batch.variations == tuple(f"variation {row}" for row in range(4))
+
+
+def test_reasons_stand_in_the_order_of_the_rows():
+    def make(epoch, index):
+        raise UserError("zyx"[index])
+
+    (batch,) = _assembled(make, 1, 3, workers=0, bad_images="skip")
+    assert batch.skipped == ("z", "y", "x")

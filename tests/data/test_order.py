@@ -10,6 +10,8 @@ from hypothesis import strategies as st
 from vitlab.data.order import AUGMENTATION_STREAM, SampleGenerators, sample_order
 
 PINNED_ORDER = [3, 5, 7, 4, 0, 6, 2, 1]
+PINNED_FOURTH_EPOCH = [2, 1, 4, 6, 7, 0, 3, 5]
+PINNED_SQUARE = [14, 1, 13, 8, 10, 4, 7, 0, 5, 3, 15, 11, 12, 6, 2, 9]
 PINNED_PLACES = [1222848, 57674478, 110205831]
 PINNED_DRAW = 0.9212927128615893
 
@@ -80,20 +82,26 @@ def test_the_order_is_pinned():
     """Runs that are resumed under a later version need the very same order."""
     assert sample_order(np.arange(8), 8, 0)[1].tolist() == PINNED_ORDER
     assert sample_order(np.arange(3), 300_000_000, 42)[1].tolist() == PINNED_PLACES
+    assert sample_order(np.arange(24, 32), 8, 1)[1].tolist() == PINNED_FOURTH_EPOCH
+    assert sample_order(np.arange(16), 16, 0)[1].tolist() == PINNED_SQUARE
     assert SampleGenerators(1).of(2, 3).random() == PINNED_DRAW
+
+
+def test_seeds_are_taken_modulo_two_to_the_64():
+    assert sample_order(np.arange(20), 20, -5)[1].tolist() == sample_order(np.arange(20), 20, 2**64 - 5)[1].tolist()
 
 
 @pytest.mark.parametrize("sample", [(0, 0), (3, 77), (2**40, 2**33)])
 def test_a_moved_generator_is_the_one_that_numpy_would_make(sample):
     epoch, index = sample
     generators = SampleGenerators(-5)
-    generators.of(1, 2).integers(3)  # leaves half a number in the buffer
+    generators.of(1, 2).integers(4)  # leaves half a number in the buffer
     moved = generators.of(epoch, index)
     key = np.array([2**64 - 5, AUGMENTATION_STREAM], dtype=np.uint64)
     counter = np.array([0, 0, index, epoch], dtype=np.uint64)
     fresh = np.random.Generator(np.random.Philox(key=key, counter=counter))
     for _ in range(20):
-        assert moved.integers(3) == fresh.integers(3)
+        assert moved.integers(4) == fresh.integers(4)  # a power of two, of which no number is drawn again
         assert moved.random() == fresh.random()
         assert moved.integers(2**40) == fresh.integers(2**40)
 

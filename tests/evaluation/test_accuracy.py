@@ -11,7 +11,7 @@ from vitlab.data.catalog import open_source
 from vitlab.data.sources import Sample
 from vitlab.errors import UserError
 from vitlab.evaluation.accuracy import Accuracy, measure
-from vitlab.runtime import choose
+from vitlab.runtime import Runtime, choose
 
 BY_HAND = Accuracy(
     labels_N=np.array([0, 1, 2, 2]),
@@ -57,6 +57,21 @@ def test_top_k_confusion_and_cross_entropy_by_hand():
     assert BY_HAND.cross_entropy == pytest.approx(-np.log([0.7, 0.3, 0.7, 0.2]).mean())
 
 
+def test_images_of_a_kind_add_up_and_what_is_left_out_is_not_counted():
+    sure = [[0.0, 0.9, 0.1], [0.1, 0.9, 0.0], [0.9, 0.1, 0.0], [0.8, 0.2, 0.0]]
+    found = Accuracy(np.array([1, 1, 1, 0]), np.array(sure, np.float32), np.array([0, 2, 3, 5]), left_out=4)
+    assert found.confusion().tolist() == [[1, 0, 0], [1, 2, 0], [0, 0, 0]]
+    assert found.per_class() == [1.0, 2 / 3, None]
+    assert found.top(1) == 0.75
+
+
+def test_the_cross_entropy_of_what_was_held_to_be_hardly_possible():
+    hardly = Accuracy(np.array([0]), np.array([[1e-30, 1.0]], np.float32))
+    assert hardly.cross_entropy == pytest.approx(-np.log(1e-30), rel=1e-5)
+    never = Accuracy(np.array([0]), np.array([[0.0, 1.0]], np.float32))
+    assert 80 < never.cross_entropy < 100
+
+
 def test_of_equal_scores_the_first_class_is_the_prediction():
     equal = Accuracy(np.array([0, 1, 2]), np.full((3, 3), 1 / 3, dtype=np.float32))
     assert equal.top(1) == pytest.approx(1 / 3)
@@ -91,8 +106,63 @@ def test_classes_that_the_model_lacks_are_named(model):
 
 def test_more_classes_than_outputs_are_refused():
     small = create_model("ViT-Ti/7", num_classes=3, image_size=28, hidden=16, layers=1, heads=2, mlp=16)
-    with pytest.raises(UserError, match="10 classes and the model has 3"):
-        measure(small, open_source("digits", "test"), small.preprocessing, choose("cpu"))
+    whole = open_source("digits", "test")
+    just_one_more = _Part(whole, np.flatnonzero(whole.labels_N < 4), whole.classes)
+    for source in (whole, just_one_more):
+        with pytest.raises(UserError, match="10 classes and the model has 3"):
+            measure(small, source, small.preprocessing, choose("cpu"))
+
+
+@dataclass(frozen=True)
+class _Torn(_Part):
+    """A part, of which some images cannot be read."""
+
+    torn: tuple[int, ...] = ()
+
+    def read(self, index: int) -> Sample:
+        sample = super().read(index)
+        return Sample(b"torn", sample.label, sample.name) if index in self.torn else sample
+
+
+def test_images_that_cannot_be_read_end_it_or_are_left_out(model):
+    whole = open_source("digits", "test")
+    good = measure(model, _Part(whole, np.arange(9), whole.classes), model.preprocessing, choose("cpu"))
+    torn = _Torn(whole, np.arange(9), whole.classes, torn=(0, 4, 6))
+    with pytest.raises(UserError):
+        measure(model, torn, model.preprocessing, choose("cpu"))
+    found = measure(model, torn, model.preprocessing, choose("cpu"), batch_size=2, bad_images="skip")
+    kept = [1, 2, 3, 5, 7, 8]
+    assert (found.indices_N.tolist(), found.left_out, found.images) == (kept, 3, 6)
+    np.testing.assert_array_equal(found.labels_N, good.labels_N[kept])
+    np.testing.assert_allclose(found.probabilities_NK, good.probabilities_NK[kept], atol=1e-6)
+
+
+class _Flat(torch.nn.Module):
+    """A model that takes an empty batch too."""
+
+    def forward(self, images_BCHW: torch.Tensor) -> torch.Tensor:
+        return images_BCHW.flatten(1)[:, :10]
+
+
+def test_images_none_of_which_can_be_read_are_one_line(model):
+    whole = open_source("digits", "test")
+    none = _Torn(whole, np.arange(2), whole.classes, torn=(0, 1))
+    with pytest.raises(UserError, match="none of its 2 images can be read"):
+        measure(_Flat(), none, model.preprocessing, choose("cpu"), bad_images="skip")
+
+
+def test_nothing_is_drawn_in_evaluation():
+    drawing = create_model("ViT-Ti/7", num_classes=10, image_size=28, hidden=16, layers=1, heads=2, mlp=16, dropout=0.5)
+    torch.nn.init.normal_(drawing.head.weight)
+    source = open_source("digits", "test")
+    once, again = (measure(drawing.train(), source, drawing.preprocessing, choose("cpu")) for _ in range(2))
+    np.testing.assert_array_equal(once.probabilities_NK, again.probabilities_NK)
+
+
+def test_probabilities_are_float32_whatever_the_precision(model):
+    runtime = Runtime(torch.device("cpu"), torch.bfloat16)
+    found = measure(model, open_source("digits", "test"), model.preprocessing, runtime)
+    np.testing.assert_allclose(found.probabilities_NK.sum(1), 1, atol=1e-6)
 
 
 def test_the_model_is_left_as_it_was(model):

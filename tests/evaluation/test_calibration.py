@@ -16,6 +16,7 @@ def test_error_by_hand():
     assert [part.images for part in bins] == [0, 0, 0, 0, 0, 1, 0, 1, 0, 2]
     assert (bins[5].accuracy, bins[7].accuracy, bins[9].accuracy) == (0.0, 1.0, 1.0)
     assert bins[9].confidence == pytest.approx(0.95)
+    assert [(part.low, part.high) for part in bins] == [(number / 10, (number + 1) / 10) for number in range(10)]
     assert expected_calibration_error(bins) == pytest.approx((0.55 + 0.25 + 2 * 0.05) / 4)
 
 
@@ -23,6 +24,14 @@ def test_an_edge_belongs_to_the_lower_bin_and_certainty_to_the_last():
     bins = reliability(np.array([0, 0]), np.array([[0.5, 0.5], [1.0, 0.0]], np.float32), bins=2)
     assert [part.images for part in bins] == [1, 1]
     assert bins[1].accuracy == 1.0
+    above_one = np.array([[1.000001, 0.0]], np.float32)  # by rounding
+    assert [part.images for part in reliability(np.array([0]), above_one, bins=2)] == [0, 1]
+
+
+def test_there_are_fifteen_bins_and_no_error_without_images():
+    none = reliability(LABELS[:0], PROBABILITIES[:0])
+    assert [part.images for part in none] == [0] * 15
+    assert expected_calibration_error(none) == 0
 
 
 def test_probabilities_that_say_the_truth_have_a_small_error():
@@ -42,7 +51,17 @@ def test_of_no_image_nothing_is_known():
     assert wilson(0, 0) == (0.0, 1.0)
 
 
-@pytest.mark.parametrize("count", [2, 3, 5, 21])
+def test_wilson_ends_exactly_at_none_and_at_all():
+    assert {wilson(0, images)[0] for images in range(1, 200)} == {0.0}
+    assert {wilson(images, images)[1] for images in range(1, 200)} == {1.0}
+
+
+def test_of_many_seeds_the_interval_is_the_normals():
+    values = np.random.default_rng(0).random(22).tolist()
+    assert student_half_width(values) == pytest.approx(stats.sem(values) * stats.norm.ppf(0.975))
+
+
+@pytest.mark.parametrize("count", range(2, 22))
 def test_students_interval_is_scipys(count):
     values = np.random.default_rng(count).random(count).tolist()
     wanted = stats.sem(values) * stats.t.ppf(0.975, count - 1)

@@ -75,6 +75,11 @@ def test_support_takes_as_many_of_each_class_and_depends_on_the_seed():
     assert set(fewshot.support(labels, 3, 2, seed=1).tolist()) < set(chosen.tolist())
 
 
+def test_the_support_is_pinned():
+    """Results of a later version are comparable with those of an earlier one."""
+    assert fewshot.support(np.arange(24) % 2, 2, 3, seed=1).tolist() == [22, 16, 12, 1, 5, 17]
+
+
 def test_evaluation_on_separable_features_is_perfect_and_reports_every_seed():
     labels = np.arange(60) % 3
     features = np.eye(3)[labels] * 10 + np.random.default_rng(0).standard_normal((60, 3)) * 0.1
@@ -82,6 +87,13 @@ def test_evaluation_on_separable_features_is_perfect_and_reports_every_seed():
     assert result.accuracies[5] == (1.0,) * 4
     assert result.mean(1) == 1.0
     assert result.deviation(1) == 0.0
+
+
+def test_spread_over_the_seeds_by_hand():
+    found = fewshot.FewShot((1, 5), {1: (0.75,), 5: (0.25, 0.75)})
+    assert (found.mean(1), found.deviation(1), found.half_width(1)) == (0.75, 0.0, 0.0)
+    assert (found.mean(5), found.deviation(5)) == (0.5, pytest.approx(0.125**0.5))
+    assert found.half_width(5) == pytest.approx(12.7062 * 0.25, rel=1e-4)
 
 
 @pytest.mark.parametrize(

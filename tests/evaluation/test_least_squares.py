@@ -65,6 +65,33 @@ def test_every_probe_tells_separable_classes_apart(probe):
     assert result.accuracies == {1: (1.0, 1.0), 5: (1.0, 1.0)}
 
 
+def test_an_evaluation_is_its_parts_for_every_seed_and_number_of_shots():
+    train, test = _clusters(80, 8, 4, noise=2.0), _clusters(60, 8, 4, seed=1, noise=2.0)
+    result = fewshot.evaluate(train, test, list("abcd"), [1, 2, 9], seeds=2, l2=3.0)
+    for shots in (1, 2, 9):
+        for seed in range(2):
+            chosen = fewshot.support(train[1], 4, shots, seed)
+            predicted = solve(train[0][chosen], train[1][chosen], 4, l2=3.0).predict(test[0])
+            assert result.accuracies[shots][seed] == pytest.approx((predicted == test[1]).mean())
+    assert len(set(sum(result.accuracies.values(), ()))) > 3
+
+
+def test_an_evaluation_has_the_precision_that_is_asked_for(monkeypatch):
+    train, seen = _clusters(40, 5, 4), []
+    monkeypatch.setattr(fewshot, "factorise", lambda *given: seen.append(given[-1]) or factorise(*given))
+    for dtype in (torch.float32, torch.float64):
+        fewshot.evaluate(train, train, list("abcd"), [3], seeds=1, dtype=dtype)
+    assert seen == [torch.float32, torch.float64]
+
+
+def test_penalties_and_defaults_are_the_papers():
+    assert (min(PENALTIES), max(PENALTIES)) == (2.0**-10, 2.0**19)
+    train, test = _clusters(80, 8, 4, noise=2.0), _clusters(60, 8, 4, seed=1, noise=2.0)
+    by_default = fewshot.evaluate(train, test, list("abcd"), [5], penalties=(1024.0, 1.0))
+    assert len(by_default.accuracies[5]) == 3
+    assert by_default.mean(5) == by_default.sweep[5][1024.0] != by_default.sweep[5][1.0]
+
+
 def test_the_sweep_of_an_evaluation_is_the_mean_over_the_seeds():
     train, test = _clusters(80, 8, 4, noise=2.0), _clusters(60, 8, 4, seed=1, noise=2.0)
     result = fewshot.evaluate(train, test, list("abcd"), [3], seeds=3, l2=8.0, penalties=(8.0, 0.25))
@@ -97,7 +124,7 @@ def test_bad_input_is_one_line(change, expected, probe):
     train, test = _clusters(40, 5, 4), _clusters(20, 5, 4, seed=1)
     train, test = change(train, test)
     with pytest.raises(UserError, match=expected) as error:
-        fewshot.evaluate(train, test, list("abcd"), [3], probe=probe)
+        fewshot.evaluate(train, test, list("abcd"), [1, 3], probe=probe)
     assert "\n" not in str(error.value)
 
 

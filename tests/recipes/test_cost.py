@@ -208,6 +208,11 @@ def test_unknown_hardware(name, expected):
         hardware.find(name)
 
 
+def test_memory_is_in_bytes():
+    assert hardware.find("H100").memory == 80 * 10**9
+    assert hardware.find("TPUv3-core").memory == 16 * 2**30
+
+
 def test_a_precision_that_a_device_lacks():
     with pytest.raises(UserError, match="A100 has no fp8"):
         hardware.find("A100").peak("fp8")
@@ -227,6 +232,9 @@ def test_a_precision_that_a_device_lacks():
         # Others, though a known name is in theirs.
         ("NVIDIA GeForce RTX 4090 Laptop GPU", None),
         ("NVIDIA GeForce RTX 3090 Ti", None),
+        ("NVIDIA GeForce RTX 4090 D", None),
+        ("NVIDIA GeForce RTX 4090 SUPER", None),
+        ("NVIDIA GeForce RTX 4090 Mobile", None),
         ("NVIDIA A100-SXM4-80GB MIG 1g.10gb", None),
         ("NVIDIA H100 NVL", None),
         ("NVIDIA H200 NVL", None),

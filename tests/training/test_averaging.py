@@ -39,3 +39,12 @@ def test_the_average_of_one_update_is_the_weights_themselves():
     average = PolyakAverage(weights, 0.9999)
     average.update(weights)
     torch.testing.assert_close(average.weights()["w"], weights["w"], rtol=1e-5, atol=1e-7)
+
+
+def test_every_weight_has_an_average_of_its_own():
+    weights = {"b": torch.full((2,), 1.0), "a": torch.full((2,), 2.0), "c": torch.full((2,), 3.0)}
+    average = PolyakAverage(weights, 0.9)
+    for _ in range(3):
+        average.update(weights)
+    for name, weight in weights.items():
+        torch.testing.assert_close(average.weights()[name], weight)

@@ -70,7 +70,9 @@ def test_joules_since_the_last_look_also_where_a_counter_goes_round(powercap, cl
 
 def test_a_counter_that_may_have_gone_round_twice_is_not_believed(powercap, clock):
     meter = Energy(CPU)
-    clock[0] += RANGE / 1e6 / energy.MOST_WATTS + 1
+    clock[0] += 520  # at 500 W it goes round in 524 s
+    assert meter.take() == 0
+    clock[0] += 525
     assert math.isnan(meter.take())
     clock[0] += 1
     _grow(powercap, 2)
@@ -93,11 +95,15 @@ def test_a_range_of_nothing_leaves_all_out(powercap, clock):
     assert math.isnan(Energy(CPU).take())
 
 
-def test_a_counter_that_fails_later_leaves_that_look_out(powercap, clock):
+@pytest.mark.parametrize(
+    "fail",
+    [Path.unlink, lambda file: file.write_text(""), lambda file: file.write_bytes(b"\xff")],
+)
+def test_a_counter_that_fails_later_leaves_that_look_out(powercap, clock, fail):
     meter = Energy(CPU)
     file = powercap / "intel-rapl:0" / "energy_uj"
     text = file.read_text()
-    file.unlink()
+    fail(file)
     assert math.isnan(meter.take())
     file.write_text(text)
     assert math.isnan(meter.take())
@@ -116,6 +122,13 @@ def test_of_the_processes_of_a_machine_the_first_reads_its_processors(powercap, 
     first = Energy(Runtime(CPU.device, CPU.compute, rank=0, ranks=2))
     _grow(powercap, 4)
     assert (first.take(), second.take()) == (pytest.approx(12), 0)
+
+
+def test_a_process_alone_reads_the_processors_whatever_its_number(powercap, clock, monkeypatch):
+    monkeypatch.setenv("LOCAL_RANK", "1")  # left over from something else
+    meter = Energy(CPU)
+    _grow(powercap, 4)
+    assert meter.take() == pytest.approx(12)
 
 
 def test_the_meter_tells_energy_where_it_is_read_and_not_of_an_evaluation(powercap, clock, monkeypatch):
@@ -140,12 +153,13 @@ class _Nvml(types.ModuleType):
     def __init__(self, counts: list[float]) -> None:
         super().__init__("pynvml")
         self.counts = counts
+        self.started = False
 
     def nvmlInit(self) -> None:
-        pass
+        self.started = True
 
     def nvmlDeviceGetHandleByUUID(self, uuid: str) -> str:
-        if uuid != "GPU-1234":
+        if uuid != "GPU-1234" or not self.started:
             raise self.NVMLError(uuid)
         return uuid
 

@@ -116,6 +116,20 @@ def test_a_lane_has_its_share_of_the_cores():
         assert torch.get_num_threads() == 1
         assert lanes.run(lambda model, parts: torch.get_num_threads(), ["a", "b"]) == [1, 1]
     assert torch.get_num_threads() == 2
+    with pytest.raises(ValueError, match="a mistake"), lanes.on_own_cores():
+        raise ValueError("a mistake")
+    assert torch.get_num_threads() == 2
+
+
+def test_lanes_work_at_once_each_on_its_parts_in_their_order():
+    lanes = Lanes(_model(), 3)
+    all_at_work = threading.Barrier(3, timeout=30)
+
+    def work(model, parts):
+        all_at_work.wait()
+        return parts
+
+    assert lanes.run(work, [0, 1, 2, 3, 4, 5]) == [[0, 1], [2, 3], [4, 5]]
 
 
 @pytest.mark.usefixtures("two_threads")
@@ -127,21 +141,32 @@ def test_small_models_without_dropout_go_in_lanes_by_themselves():
     assert lanes_of(_recipe(), create_model("BiT-R50x1", image_size=32, num_classes=2), CPU) == 1
     assert lanes_of(_recipe(), _model(), Runtime(torch.device("cpu"), torch.float32, rank=1, ranks=2)) == 1
     assert lanes_of(_recipe(), _model(), Runtime(torch.device("cuda"), torch.bfloat16)) == 1
+    assert lanes_of(_recipe(), _model(drop_path=0.1), CPU) == 1
+    assert lanes_of(_recipe(batch_size=8), _model(), CPU) == 1
+    torch.set_num_threads(8)
+    assert lanes_of(_recipe(batch_size=512), _model(), CPU) == 4
     torch.set_num_threads(1)
     assert lanes_of(_recipe(), _model(), CPU) == 1
 
 
+def test_a_number_of_lanes_is_taken_as_far_as_there_are_images():
+    assert lanes_of(_recipe(scale__lanes=3), _model(), CPU) == 3
+    assert lanes_of(_recipe(scale__lanes=4, batch_size=2), _model(), CPU) == 2
+    assert lanes_of(_recipe(scale__lanes=1), _model(dropout=0.1), CPU) == 1  # one lane is never refused
+
+
 @pytest.mark.parametrize(
-    ("changes", "dropout", "words"),
+    ("changes", "random", "words"),
     [
-        ({"scale__compile": "blocks"}, 0.0, "scale.compile"),
-        ({"scale__recompute": "true"}, 0.0, "scale.recompute"),
-        ({}, 0.1, "dropout"),
+        ({"scale__compile": "blocks"}, {}, "scale.compile"),
+        ({"scale__recompute": "true"}, {}, "scale.recompute"),
+        ({}, {"dropout": 0.1}, "dropout"),
+        ({}, {"drop_path": 0.1}, "stochastic depth"),
     ],
 )
-def test_lanes_that_cannot_be_are_refused_in_a_line(changes, dropout, words):
+def test_lanes_that_cannot_be_are_refused_in_a_line(changes, random, words):
     with pytest.raises(UserError, match=rf"scale\.lanes=2: .*{words}"):
-        lanes_of(_recipe(scale__lanes=2, **changes), _model(dropout=dropout), CPU)
+        lanes_of(_recipe(scale__lanes=2, **changes), _model(**random), CPU)
 
 
 @pytest.mark.parametrize(

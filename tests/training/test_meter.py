@@ -1,5 +1,7 @@
 """Means over the steps since the last look, the share of waiting, and the share of a device's peak."""
 
+from pathlib import Path
+
 import pytest
 import torch
 
@@ -53,6 +55,23 @@ def test_only_what_came_since_the_last_look_counts(monkeypatch):
     assert (moment.loss, moment.images_per_second, moment.data_wait) == (1.0, 1.0, 0.0)
 
 
+def test_a_look_starts_the_clock_again(monkeypatch):
+    clock = _Clock(monkeypatch)
+    meter = Meter(MODEL, CPU, 10)
+    for step in (1, 2):
+        meter.add(_result(1.0, 1, 1), waited=1.0)
+        clock.now += 2
+        moment = meter.read(step, 0.1)
+        assert (moment.images_per_second, moment.data_wait) == (0.5, 0.5)
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="Linux tells it")
+def test_memory_is_what_the_process_has():
+    lines = Path("/proc/self/status").read_text().splitlines()
+    resident = next(1024 * int(line.split()[1]) for line in lines if line.startswith("VmRSS"))
+    assert Meter(MODEL, CPU, 10).read(1, 0.1).memory_bytes == pytest.approx(resident, rel=0.1)
+
+
 def test_a_look_after_no_step_is_no_error(monkeypatch):
     _Clock(monkeypatch)
     assert Meter(MODEL, CPU, 10).read(1, 0.1).loss == 0
@@ -81,7 +100,7 @@ def test_peaks_are_those_of_the_list_of_hardware(monkeypatch, named, compute, pe
     assert meters._peak(Runtime(torch.device("cuda"), compute)) == peak
 
 
-@pytest.mark.parametrize(("waited", "advised"), [(0.04, False), (0.2, True)])
+@pytest.mark.parametrize(("waited", "advised"), [(0.04, False), (0.06, True)])
 def test_advice_is_given_where_much_is_waited(monkeypatch, waited, advised):
     clock = _Clock(monkeypatch)
     meter = Meter(MODEL, CPU, 10)
@@ -90,7 +109,37 @@ def test_advice_is_given_where_much_is_waited(monkeypatch, waited, advised):
     meter.read(1, 0.1)
     advice = meter.advice()
     assert bool(advice) == advised
-    assert ("20% of the time" in advice) == advised
+    assert ("6% of the time" in advice) == advised
+
+
+def test_advice_is_about_the_whole_run(monkeypatch):
+    clock = _Clock(monkeypatch)
+    meter = Meter(MODEL, CPU, 10)
+    for step, waited in enumerate((1.0, 0.0)):
+        meter.add(_result(1.0, 1, 1), waited=waited)
+        clock.now += 2
+        meter.read(step, 0.1)
+    assert "25% of the time" in meter.advice()
+
+
+def test_no_more_than_all_of_the_time_is_waited(monkeypatch):
+    clock = _Clock(monkeypatch)
+    meter = Meter(MODEL, CPU, 10)
+    meter.add(_result(1.0, 1, 1), waited=1.25)  # a part of it before the clock was started
+    clock.now += 1
+    assert meter.read(1, 0.1).data_wait == 1.0
+
+
+def test_several_processes_share_the_waiting_and_have_as_many_peaks(monkeypatch):
+    clock = _Clock(monkeypatch)
+    monkeypatch.setattr(meters, "_peak", lambda runtime: 1e9)
+    monkeypatch.setattr(meters, "sums", lambda runtime, own: tuple(2 * number for number in own))  # two alike
+    meter = Meter(MODEL, Runtime(CPU.device, CPU.compute, rank=0, ranks=2), 10)
+    meter.add(_result(6.0, 1, 4), waited=0.5)
+    clock.now += 2
+    moment = meter.read(1, 0.1)
+    assert (moment.loss, moment.accuracy, moment.images_per_second, moment.data_wait) == (1.5, 0.25, 4.0, 0.25)
+    assert moment.mfu == pytest.approx(3 * cost.executed_flops(MODEL.config) * 4 / 2e9)
 
 
 def test_a_moment_in_words():

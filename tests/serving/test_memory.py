@@ -1,0 +1,42 @@
+"""What glibc is told of memory, and when it is asked to return some."""
+
+from types import SimpleNamespace
+
+import pytest
+
+from serving.servers import ask, encoded, noise
+from vitlab.serving import app, memory
+
+
+def test_what_glibc_is_told(monkeypatch):
+    told, trimmed = {}, []
+    glibc = SimpleNamespace(mallopt=told.__setitem__, malloc_trim=trimmed.append)
+    monkeypatch.setattr(memory.ctypes, "CDLL", lambda name: glibc)
+    memory.return_large_buffers()
+    assert told == {-1: 32 * 2**20, -3: 24 * 2**20, -8: 1}  # M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_ARENA_MAX
+    memory.give_back()
+    assert trimmed == [0]
+
+
+def test_other_libraries_are_left_alone(monkeypatch):
+    monkeypatch.setattr(memory.ctypes, "CDLL", lambda name: SimpleNamespace())
+    memory.return_large_buffers()
+    memory.give_back()
+
+
+@pytest.mark.parametrize(
+    ("data", "status", "times"),
+    [
+        (encoded(noise()), 200, 0),
+        (encoded(noise(shape=(1100, 1100, 3)) // 255), 200, 0),  # 3.6 MB
+        (encoded(noise(shape=(1200, 1200, 3)) // 255), 200, 1),  # 4.3 MB
+        (encoded(noise(shape=(1200, 1200, 3)))[: 2**20], 422, 1),  # it is cut off
+        (encoded(noise())[:5000], 422, 0),
+    ],
+    ids=["small", "just-small", "large", "large-and-damaged", "small-and-damaged"],
+)
+def test_memory_is_given_back_after_large_images_alone(port, monkeypatch, data, status, times):
+    given = []
+    monkeypatch.setattr(app, "give_back", lambda: given.append(True))
+    assert ask(port, "/api/predict", data, content_type="image/png")[0] == status
+    assert len(given) == times
