@@ -151,6 +151,18 @@ def test_images_none_of_which_can_be_read_are_one_line(model):
         measure(_Flat(), none, model.preprocessing, choose("cpu"), bad_images="skip")
 
 
+@pytest.mark.parametrize("torn", [(8,), tuple(range(9))])
+def test_a_batch_of_which_no_image_can_be_read_is_no_trouble(model, torn):
+    whole = open_source("digits", "test")
+    source = _Torn(whole, np.arange(9), whole.classes, torn=torn)
+    given = dict(batch_size=4, bad_images="skip")
+    if len(torn) < 9:
+        assert measure(model, source, model.preprocessing, choose("cpu"), **given).images == 9 - len(torn)
+    else:
+        with pytest.raises(UserError, match="none of its 9 images can be read"):
+            measure(model, source, model.preprocessing, choose("cpu"), **given)
+
+
 def test_nothing_is_drawn_in_evaluation():
     drawing = create_model("ViT-Ti/7", num_classes=10, image_size=28, hidden=16, layers=1, heads=2, mlp=16, dropout=0.5)
     torch.nn.init.normal_(drawing.head.weight)

@@ -248,3 +248,13 @@ def test_relative_positions_need_all_tokens():
     model = randomised(replace(TINY, position="relative"))
     images = torch.randn(2, 3, *TINY.image_hw)
     assert model.encode(model.embed(images), class_token_only=True).shape[1] == TINY.tokens
+
+
+@pytest.mark.parametrize("options", [{}, {"head": "gap"}, {"axial": True, "head": "gap"}], ids=str)
+def test_no_images_are_no_answers_and_no_gradients(options):
+    """A part of a batch may be empty, where images could not be read."""
+    model = build(replace(TINY, **options))
+    logits_BK = model(torch.empty(0, 3, 24, 16))
+    assert logits_BK.shape == (0, 5)
+    logits_BK.sum().backward()
+    assert all(parameter.grad is not None and not parameter.grad.any() for parameter in model.parameters())

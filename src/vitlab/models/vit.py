@@ -52,7 +52,7 @@ class PatchEmbed(nn.Module):
         patch_h, patch_w = self.patch_hw
         rows, columns = height // patch_h, width // patch_w
         cut_BCrhcw = map_BCHW.reshape(batch, channels, rows, patch_h, columns, patch_w)
-        patches_BPX = cut_BCrhcw.permute(0, 2, 4, 1, 3, 5).reshape(batch, rows * columns, -1)
+        patches_BPX = cut_BCrhcw.permute(0, 2, 4, 1, 3, 5).reshape(batch, rows * columns, channels * patch_h * patch_w)
         return F.linear(patches_BPX, self.proj.weight.flatten(1), self.proj.bias)
 
 
