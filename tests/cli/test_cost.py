@@ -39,6 +39,23 @@ def test_other_hardware_precision_and_size(capsys):
     assert numbers["device_hours"] == pytest.approx(hardware.device_hours(numbers["exaflops"], peak, 0.4))
 
 
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("fashion-mnist", {"parameters": "145.29 k", "FLOPs of an image, forward": "5.05 M"}),
+        ("ViT-B/16", {"parameters": "86.57 M", "FLOPs of an image, forward": "35.13 G"}),
+        ("ViT-G/14", {"parameters": "1,844.44 M", "FLOPs of an image, forward": "967.50 G"}),
+    ],
+)
+def test_units_suit_the_size(capsys, name, expected):
+    rows = dict(_json(capsys, ["cost", name])["rows"])
+    assert {key: rows[key] for key in expected} == expected
+    held = next(value for key, value in rows.items() if key.startswith("weights, gradients"))
+    exact = 16 * cost.parameters(zoo.get(name)) if name != "fashion-mnist" else 16 * 145_290
+    number, unit = held.split()
+    assert float(number) * {"MB": 1e6, "GB": 1e9}[unit] == pytest.approx(exact, rel=0.005)
+
+
 def test_a_device_of_another_size(capsys):
     numbers = _json(capsys, ["cost", "B/16", "--hardware", "RTX-4090", "--memory", "12GB"])["numbers"]
     assert numbers["largest_batch"] == memory.largest_batch(zoo.get("B/16"), 12 * 10**9, precision="bfloat16")

@@ -124,10 +124,10 @@ def _table(asked: Asked, device: _Device) -> ResultTable:
     forward, together = cost.flops(config), counted(asked.at_once, "image")
     held = needed.weights + needed.gradients + needed.moments + needed.average
     rows: list[list[Cell]] = [
-        ["parameters", f"{cost.parameters(config) / 1e6:,.2f} M"],
+        ["parameters", _scaled(cost.parameters(config), largest="M")],
         ["image size", " x ".join(map(str, config.image_hw))],
-        ["FLOPs of an image, forward", f"{forward / 1e9:,.2f} G"],
-        ["FLOPs of an image, training", f"{cost.FORWARD_AND_BACKWARD * forward / 1e9:,.2f} G"],
+        ["FLOPs of an image, forward", _scaled(forward)],
+        ["FLOPs of an image, training", _scaled(cost.FORWARD_AND_BACKWARD * forward)],
         [f"weights, gradients, optimizer ({optimizer})", _bytes(held)],
         [f"activations of {together}, {device.precision}", _bytes(needed.activations)],
         [f"training memory at its peak, {together}", _bytes(needed.peak)],
@@ -213,4 +213,12 @@ def _zoo_table(changes: Changes, device: _Device) -> ResultTable:
 
 
 def _bytes(count: int) -> str:
-    return f"{count / 1e9:,.2f} GB"
+    return f"{_scaled(count)}B"
+
+
+def _scaled(count: float, largest: str = "G") -> str:
+    """A number in thousands, millions or billions, up to the largest unit, such as 86.57 M; small ones as they are."""
+    if count < 1000:
+        return f"{count:,.0f} "
+    unit = min(next(number for number in (3, 2, 1) if count >= 1000**number), " kMG".index(largest))
+    return f"{count / 1000**unit:,.2f} {' kMG'[unit]}"
