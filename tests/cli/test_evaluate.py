@@ -103,11 +103,13 @@ def test_a_run_keeps_what_was_found_on_each_data_set(capsys, tmp_path, trained, 
     made.classes = ("grass", "scene")
     vitlab.save_model(made, run / "model")
     before = {file.name for file in (run / "results").iterdir()}
-    for data in (photos, broken_photos, broken_photos):
+    real = tmp_path / "broken-real"
+    shutil.copytree(broken_photos, real)
+    for data in (photos, broken_photos, real, real):
         _json(capsys, ["evaluate", run, "--data", data, "--bad-images", "skip"])
     added = {file.name for file in (run / "results").iterdir()} - before
-    assert added == {f"evaluate-{photos.name}.json", "evaluate-broken.json"}
-    assert {photos.name, "broken"} <= set(accuracies_of(read_folder(run).own))
+    assert added == {f"evaluate-{photos.name}.json", "evaluate-broken.json", "evaluate-broken-real.json"}
+    assert {photos.name, "broken", "broken-real"} <= set(accuracies_of(read_folder(run).own))
 
 
 def test_imagenet_and_real_stand_in_the_papers_rows(capsys, tmp_path, imagenet, trained):

@@ -57,7 +57,8 @@ def evaluate(
             labels = read_real_labels(real) if real is not None else None
             loaded = weights.load_model(model)
             source = open_source(data, "test", bad=bad_images)
-            mapping = _objectnet_folder(data)
+            folder = _objectnet_folder(data)
+            mapping = None if folder is None else read_objectnet_mapping(folder)
             classes = None if mapping is not None else loaded.classes
         measured = accuracy.measure(
             loaded, source, loaded.preprocessing, runtime,
@@ -66,7 +67,7 @@ def evaluate(
         if not runtime.is_first:
             return
     if mapping is not None:
-        counted = imagenet.objectnet_accuracy(measured, source, read_objectnet_mapping(mapping))
+        counted = imagenet.objectnet_accuracy(measured, source, mapping)
         dataset = "objectnet"
         table = _counted_table(f"Accuracy on ObjectNet ({source.name})", dataset, "not shared with ImageNet", counted)
     elif labels is not None:
@@ -75,12 +76,13 @@ def evaluate(
         title = f"Accuracy on ReaL ({source.name})"
         table = _counted_table(title, dataset, "without a label", counted, plain=measured)
     else:
-        dataset = known_as(data).removesuffix("-real")  # ReaL is its labels, and these are the images' own
+        name = known_as(data)
+        dataset = "imagenet" if name == "imagenet-real" else name  # ReaL is its labels, and these are the images' own
         table = _table(measured, source, _names(loaded, source), dataset)
     if dump_file is not None:
         dump.write(
             measured, source, _names(loaded, source), dump_file,
-            real=labels, objectnet=None if mapping is None else read_objectnet_mapping(mapping),
+            real=labels, objectnet=mapping,
         )  # fmt: skip
     show(table, as_json=as_json)
     if (Path(model) / "recipe.toml").exists():
