@@ -26,12 +26,12 @@ import torch
 from PIL import Image
 
 from vitlab.data import loader
-from vitlab.data.catalog import open_source
 from vitlab.data.decoding import jpeg
-from vitlab.data.packing import pack
+from vitlab.datasets.catalog import open_source
 from vitlab.recipes.augmentation import Augmentation
 from vitlab.recipes.preprocessing import Preprocessing
 from vitlab.runtime import choose, environment
+from vitlab.shards.packing import pack
 
 # torchvision's wheel registers operators for CUDA; beside a CPU torch it only imports once these two are declared.
 LIBRARY = torch.library.Library("torchvision", "DEF")

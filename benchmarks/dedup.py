@@ -31,14 +31,14 @@ from PIL import Image
 sys.path[0] = str(Path(__file__).resolve().parents[1] / "tests")
 
 from data.planted import RGB, MemorySource, Planted, cropped, fashion_images, photo_tiles, plant, png, score, search
-from vitlab.data.copies.alignment import distances
-from vitlab.data.copies.hamming import hamming_index
-from vitlab.data.copies.pair_sheet import Shown, pair_sheet
-from vitlab.data.copies.perceptual import VARIANTS, thumbnail, variant_hashes
-from vitlab.data.copies.perceptual import hashes as hashes_of
-from vitlab.data.copies.signatures import RECORD, blocks, sign_block
-from vitlab.data.datasets.idx import FOLDER
-from vitlab.data.duplicates import Thresholds
+from vitlab.datasets.idx import FOLDER
+from vitlab.dedup.alignment import distances
+from vitlab.dedup.duplicates import Thresholds
+from vitlab.dedup.hamming import hamming_index
+from vitlab.dedup.pair_sheet import Shown, pair_sheet
+from vitlab.dedup.perceptual import VARIANTS, thumbnail, variant_hashes
+from vitlab.dedup.perceptual import hashes as hashes_of
+from vitlab.dedup.signatures import RECORD, blocks, sign_block
 from vitlab.runtime import choose, environment
 
 RESULTS = Path(__file__).parent / "results" / "dedup.json"

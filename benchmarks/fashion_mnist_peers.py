@@ -22,7 +22,7 @@ LIBRARY.define("qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor"
 from timm.models.vision_transformer import VisionTransformer  # noqa: E402
 from transformers import Trainer, TrainingArguments, ViTConfig, ViTForImageClassification  # noqa: E402
 
-from vitlab.data.datasets.idx import CLASSES, open_fashion_mnist  # noqa: E402
+from vitlab.datasets.idx import CLASSES, open_fashion_mnist  # noqa: E402
 from vitlab.recipes import zoo  # noqa: E402
 from vitlab.recipes.schema import Recipe  # noqa: E402
 from vitlab.training.optimizers import learning_rate  # noqa: E402

@@ -14,7 +14,7 @@ from datetime import date
 from pathlib import Path
 
 from vitlab import weights
-from vitlab.data.catalog import open_source
+from vitlab.datasets.catalog import open_source
 from vitlab.evaluation import fewshot
 from vitlab.evaluation.features import features_of, pixels_of
 from vitlab.recipes.preprocessing import Preprocessing

@@ -23,7 +23,7 @@ import torch
 
 from vitlab.models.build import create_model
 from vitlab.recipes import memory, zoo
-from vitlab.recipes.schema import ObjectivePart, OptimizerPart
+from vitlab.recipes.schema import ObjectiveConfig, OptimizerConfig
 from vitlab.runtime import choose, environment
 from vitlab.training.optimizers import build_optimizer
 from vitlab.training.parallel import Replica
@@ -48,13 +48,13 @@ def train(name, batch, runtime, image_size=224):
     """Two updates on random images; the second one has the optimizer's moments too."""
     model = create_model(name, image_size=image_size).to(runtime.device)
     replica = Replica(model, dict(model.named_parameters()), {}, model)
-    optimizer = build_optimizer(replica.weights.values(), OptimizerPart())
+    optimizer = build_optimizer(replica.weights.values(), OptimizerConfig())
     for _ in range(2):
         images_BCHW = torch.randn(batch, 3, image_size, image_size, device=runtime.device)
         labels_B = torch.zeros(batch, dtype=torch.long, device=runtime.device)
         update(
             replica, optimizer, [lambda images=images_BCHW, labels=labels_B: (images, labels)], batch,
-            objective=ObjectivePart(), clip_norm=1.0, runtime=runtime,
+            objective=ObjectiveConfig(), clip_norm=1.0, runtime=runtime,
         )  # fmt: skip
 
 

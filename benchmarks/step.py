@@ -23,8 +23,8 @@ import torch
 
 from vitlab.models.build import build
 from vitlab.recipes import cost, hardware, zoo
-from vitlab.recipes.scale import ScalePart
-from vitlab.recipes.schema import ObjectivePart, OptimizerPart
+from vitlab.recipes.scale import ScaleConfig
+from vitlab.recipes.schema import ObjectiveConfig, OptimizerConfig
 from vitlab.runtime import Runtime, choose, environment
 from vitlab.training import parallel
 from vitlab.training.optimizers import build_optimizer
@@ -55,15 +55,15 @@ Step = Callable[[], object]
 def ours(name: str, batch: int, runtime: Runtime, compiled: bool) -> Step:
     """A step of vitlab's own training: its model, spread as a run would, and its update."""
     model = build(zoo.configure(f"ViT-{name}", {"num_classes": CLASSES, "image_size": 224})).to(runtime.device)
-    replica = parallel.spread(model, ScalePart(compile="step" if compiled else "none"), runtime)
+    replica = parallel.spread(model, ScaleConfig(compile="step" if compiled else "none"), runtime)
     replica.model.train()
-    optimizer = build_optimizer(replica.weights.values(), OptimizerPart(kind="adamw", learning_rate=RATE))
+    optimizer = build_optimizer(replica.weights.values(), OptimizerConfig(kind="adamw", learning_rate=RATE))
     images, labels = data(batch, runtime)
 
     def step() -> object:
         return update(
             replica, optimizer, [lambda: (images, labels)], batch,
-            objective=ObjectivePart(), clip_norm=1.0, runtime=runtime,
+            objective=ObjectiveConfig(), clip_norm=1.0, runtime=runtime,
         )  # fmt: skip
 
     return step

@@ -23,7 +23,7 @@ from selenium.webdriver.support.ui import WebDriverWait
 
 import vitlab
 from vitlab.data import loader, resize
-from vitlab.data.catalog import open_source
+from vitlab.datasets.catalog import open_source
 from vitlab.models.build import Model
 from vitlab.report.figures import draw_inspection
 from vitlab.runtime import choose

@@ -37,7 +37,7 @@ from PIL import Image
 
 import vitlab
 from vitlab.data import loader, resize
-from vitlab.data.catalog import open_source
+from vitlab.datasets.catalog import open_source
 from vitlab.evaluation import fewshot
 from vitlab.recipes import cost, zoo
 from vitlab.report import canvas, extremes, figures, heads, steps

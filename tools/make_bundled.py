@@ -1,4 +1,4 @@
-"""Makes src/vitlab/data/bundled/ anew: `python tools/make_bundled.py [FOLDER]`.
+"""Makes src/vitlab/datasets/bundled/ anew: `python tools/make_bundled.py [FOLDER]`.
 
 Needs Debian's package dataset-fashion-mnist and scikit-learn. Nothing is drawn and no time is written, so
 running it again gives the same bytes (xz's may differ under another version of liblzma; what they unpack to
@@ -14,22 +14,22 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.datasets import load_digits
 
-from vitlab.data.datasets import idx
 from vitlab.data.decoding.png import grey_png
-from vitlab.data.packing import pack_bytes
-from vitlab.data.sources import Sample, Split
-from vitlab.data.tar.index import to_json
+from vitlab.data.sources import Sample, TrainOrTest
+from vitlab.datasets import idx
 from vitlab.files import write_bytes, write_text
+from vitlab.shards.index import to_json
+from vitlab.shards.packing import pack_bytes
 
-BUNDLED = Path(__file__).resolve().parent.parent / "src/vitlab/data/bundled"
-FASHION_PER_CLASS: dict[Split, int] = {"train": 600, "test": 100}
+BUNDLED = Path(__file__).resolve().parent.parent / "src/vitlab/datasets/bundled"
+FASHION_PER_CLASS: dict[TrainOrTest, int] = {"train": 600, "test": 100}
 DIGITS_TEST = 500
 # The dictionary holds a whole shard; the preset's own 64 MiB would be allocated on unpacking, too.
 FILTERS = [{"id": lzma.FILTER_LZMA2, "preset": 9 | lzma.PRESET_EXTREME, "dict_size": 2**24}]
 
 
 def write(
-    folder: Path, split: Split, images_NHW: NDArray[np.uint8], labels: Sequence[int], classes: Sequence[str]
+    folder: Path, split: TrainOrTest, images_NHW: NDArray[np.uint8], labels: Sequence[int], classes: Sequence[str]
 ) -> None:
     """Writes one split: SPLIT.tar.xz and SPLIT.index.json."""
     samples = [
@@ -43,7 +43,7 @@ def write(
 
 def make_fashion_mnist(folder: Path) -> None:
     """The first images of each class, in the order of the whole data set."""
-    splits: tuple[Split, ...] = ("train", "test")
+    splits: tuple[TrainOrTest, ...] = ("train", "test")
     for split in splits:
         source = idx.open_fashion_mnist(split)
         count = FASHION_PER_CLASS[split]

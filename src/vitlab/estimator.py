@@ -20,7 +20,7 @@ from vitlab.data.sources import Source
 from vitlab.errors import UserError
 from vitlab.models.build import Model, build, replace_head
 from vitlab.recipes import zoo
-from vitlab.recipes.schema import ModelPart, OptimizerPart, Recipe, SchedulePart
+from vitlab.recipes.schema import ModelSpec, OptimizerConfig, Recipe, ScheduleConfig
 from vitlab.runtime import Runtime, choose, environment, seeded
 from vitlab.training.initial_model import by_recipe
 from vitlab.training.interruption import Interrupted
@@ -197,9 +197,9 @@ class ViTClassifier:
                 steps=steps,
                 checkpoint_every=0,
                 seed=self.random_state,
-                model=ModelPart(name=self.model if isinstance(self.model, str) else "ViT-B/16"),
-                optimizer=OptimizerPart(learning_rate=self.learning_rate, weight_decay=self.weight_decay),
-                schedule=SchedulePart(warmup_steps=round(WARMUP_SHARE * steps)),
+                model=ModelSpec(name=self.model if isinstance(self.model, str) else "ViT-B/16"),
+                optimizer=OptimizerConfig(learning_rate=self.learning_rate, weight_decay=self.weight_decay),
+                schedule=ScheduleConfig(warmup_steps=round(WARMUP_SHARE * steps)),
             )
         return recipe.model_copy(
             update={"batch_size": min(recipe.batch_size if self.recipe else self.batch_size, images)}

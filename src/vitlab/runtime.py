@@ -36,14 +36,14 @@ class Runtime:
         device: where the model lives.
         compute: dtype of the matrix products; weights and optimizer stay float32.
         rank, ranks: which of how many processes of the run this is.
-        words: the group in which numbers of the host travel; none in a run of one process.
+        host_group: the group in which numbers of the host travel; none in a run of one process.
     """
 
     device: torch.device
     compute: torch.dtype
     rank: int = 0
     ranks: int = 1
-    words: dist.ProcessGroup | None = field(default=None, compare=False, repr=False)
+    host_group: dist.ProcessGroup | None = field(default=None, compare=False, repr=False)
 
     @property
     def is_first(self) -> bool:
@@ -81,7 +81,7 @@ def choose(device: str = "auto") -> Runtime:
 
 
 @contextmanager
-def joined(runtime: Runtime) -> Iterator[Runtime]:
+def process_group(runtime: Runtime) -> Iterator[Runtime]:
     """Inside, the processes that torchrun started are one run; a process started otherwise is a run of its own.
 
     Numbers that live on the host go over gloo, on every kind of machine, and so never wait for a device.
@@ -100,8 +100,8 @@ def joined(runtime: Runtime) -> Iterator[Runtime]:
     backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
     try:
         dist.init_process_group(backend, timeout=JOINING)
-        words = dist.new_group(backend="gloo", timeout=SILENCE)
-        yield replace(runtime, device=device, rank=dist.get_rank(), ranks=ranks, words=words)
+        host_group = dist.new_group(backend="gloo", timeout=SILENCE)
+        yield replace(runtime, device=device, rank=dist.get_rank(), ranks=ranks, host_group=host_group)
         # Not after an error: taking leave of a peer that is gone can wait for ever, and this process ends anyway.
         dist.destroy_process_group()
     except (RuntimeError, dist.DistError) as error:
@@ -115,25 +115,25 @@ def _is_lost_peer(error: Exception) -> bool:
     return not isinstance(error, torch.OutOfMemoryError) and any(sign in str(error) for sign in signs)
 
 
-def sums(runtime: Runtime, values: Sequence[float]) -> list[float]:
+def all_reduce_sum(runtime: Runtime, values: Sequence[float]) -> list[float]:
     """Each value summed over the ranks, in float64, the same on all."""
     if runtime.ranks == 1:
         return list(values)
     together = torch.tensor(values, dtype=torch.float64)
-    dist.all_reduce(together, group=runtime.words)
+    dist.all_reduce(together, group=runtime.host_group)
     return list(together.tolist())
 
 
-def largest(runtime: Runtime, value: float) -> float:
+def all_reduce_max(runtime: Runtime, value: float) -> float:
     """The largest of the ranks' values, the same on all."""
     if runtime.ranks == 1:
         return value
     most = torch.tensor(value, dtype=torch.float64)
-    dist.all_reduce(most, dist.ReduceOp.MAX, group=runtime.words)
+    dist.all_reduce(most, dist.ReduceOp.MAX, group=runtime.host_group)
     return float(most)
 
 
-def texts(runtime: Runtime, text: str) -> list[str]:
+def all_gather_text(runtime: Runtime, text: str) -> list[str]:
     """Every rank's text, by rank; long ones are cut."""
     if runtime.ranks == 1:
         return [text]
@@ -141,11 +141,11 @@ def texts(runtime: Runtime, text: str) -> list[str]:
     data = text.encode()[:TEXT_BYTES]
     own[: len(data)] = torch.tensor(list(data), dtype=torch.uint8)
     all_of_them = [torch.empty_like(own) for _ in range(runtime.ranks)]
-    dist.all_gather(all_of_them, own, group=runtime.words)
+    dist.all_gather(all_of_them, own, group=runtime.host_group)
     return [bytes(one.tolist()).rstrip(b"\0").decode(errors="replace") for one in all_of_them]
 
 
-def sum_on_device(runtime: Runtime, value: Tensor) -> Tensor:
+def all_reduce_on_device(runtime: Runtime, value: Tensor) -> Tensor:
     """A tensor summed over the ranks in place, without waiting for the device."""
     if runtime.ranks > 1:
         dist.all_reduce(value)
@@ -153,7 +153,7 @@ def sum_on_device(runtime: Runtime, value: Tensor) -> Tensor:
 
 
 @contextmanager
-def together(runtime: Runtime) -> Iterator[None]:
+def raise_on_all(runtime: Runtime) -> Iterator[None]:
     """A mistake that one process meets inside ends all of them, with the same words."""
     mistake = ""
     try:
@@ -163,7 +163,7 @@ def together(runtime: Runtime) -> Iterator[None]:
             raise
         mistake = str(error) or "unknown mistake"
     if runtime.ranks > 1:
-        first = next((text for text in texts(runtime, mistake) if text), "")
+        first = next((text for text in all_gather_text(runtime, mistake) if text), "")
         if first:
             raise UserError(first)
 

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from vitlab.cli.main import main
-from vitlab.data.catalog import open_source
+from vitlab.datasets.catalog import open_source
 from vitlab.recipes import cost, hardware, memory, zoo
 from vitlab.report import published, scaling
 from vitlab.report.published import TABLE_2, TABLE_6, TABLE_9

@@ -10,8 +10,8 @@ import pytest
 from PIL import Image
 
 from vitlab.cli.main import main
-from vitlab.data.catalog import open_source
-from vitlab.data.copies.clean_list import without
+from vitlab.datasets.catalog import open_source
+from vitlab.dedup.clean_list import without
 
 
 def _save(path: Path, image: Image.Image, **options) -> None:

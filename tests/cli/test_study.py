@@ -8,7 +8,7 @@ import pytest
 from vitlab import files
 from vitlab.cli import study as verb
 from vitlab.cli.main import main
-from vitlab.data.catalog import open_source
+from vitlab.datasets.catalog import open_source
 from vitlab.training.run_directory import read_metrics
 
 TINY = [

@@ -2,10 +2,10 @@
 
 import json
 
-import datasets
 import pyarrow
 import pyarrow.parquet
 
+import datasets
 from data.layouts import jpeg
 
 CELL = pyarrow.struct([("bytes", pyarrow.binary()), ("path", pyarrow.string())])

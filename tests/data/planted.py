@@ -17,11 +17,11 @@ import sklearn.datasets
 from numpy.typing import NDArray
 from PIL import Image
 
-from vitlab.data.catalog import open_source
-from vitlab.data.copies.copy_search import Found, Search, join, read_references, run_blocks
-from vitlab.data.duplicates import Thresholds
 from vitlab.data.images import decode
 from vitlab.data.sources import Sample, Source, fingerprint
+from vitlab.datasets.catalog import open_source
+from vitlab.dedup.duplicates import Thresholds
+from vitlab.dedup.search import Found, Search, join, read_references, run_blocks
 
 RGB = NDArray[np.uint8]
 Change = Callable[[RGB, np.random.Generator], bytes]

@@ -13,12 +13,12 @@ from data.pictures import encode
 from vitlab.data import assembly, loader
 from vitlab.data.augment import augment
 from vitlab.data.augmentation.device_augment import vary_batch
-from vitlab.data.catalog import open_source
 from vitlab.data.folders import open_folder
 from vitlab.data.images import decode
 from vitlab.data.loader import evaluation_batches, normalise, training_batches
 from vitlab.data.order import SampleGenerators, sample_order
 from vitlab.data.resize import prepare
+from vitlab.datasets.catalog import open_source
 from vitlab.errors import UserError
 from vitlab.recipes.augmentation import Augmentation
 from vitlab.recipes.preprocessing import Preprocessing

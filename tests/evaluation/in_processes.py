@@ -5,12 +5,12 @@ from pathlib import Path
 
 import torch
 
-from vitlab.data.catalog import open_source
 from vitlab.data.selections import select
+from vitlab.datasets.catalog import open_source
 from vitlab.errors import UserError
 from vitlab.evaluation import accuracy, dump
 from vitlab.models.build import create_model
-from vitlab.runtime import choose, joined
+from vitlab.runtime import choose, process_group
 
 BATCH_SIZES = (1, 3, 16)
 
@@ -72,6 +72,6 @@ class _Broken:
 if __name__ == "__main__":
     torch.set_num_threads(1)
     folder = Path(sys.argv[1])
-    with joined(choose("cpu")) as runtime:
+    with process_group(choose("cpu")) as runtime:
         dumps(folder, runtime, range(1, 51))
         refusal(folder, runtime)

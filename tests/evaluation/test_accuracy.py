@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from vitlab import create_model
-from vitlab.data.catalog import open_source
 from vitlab.data.sources import Sample
+from vitlab.datasets.catalog import open_source
 from vitlab.errors import UserError
 from vitlab.evaluation.accuracy import Accuracy, measure
 from vitlab.runtime import Runtime, choose

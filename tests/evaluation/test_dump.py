@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 
-from vitlab.data.datasets.imagenet import ObjectNetMapping
+from vitlab.datasets.imagenet import ObjectNetMapping
 from vitlab.errors import UserError
 from vitlab.evaluation import dump
 from vitlab.evaluation.accuracy import Accuracy

@@ -6,8 +6,8 @@ import torch
 from safetensors.numpy import load_file, save_file
 
 from vitlab import create_model
-from vitlab.data.catalog import open_source
 from vitlab.data.selections import select
+from vitlab.datasets.catalog import open_source
 from vitlab.errors import UserError
 from vitlab.evaluation import features as kept
 from vitlab.evaluation.features import features_of

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 
-from vitlab.data.datasets.imagenet import ObjectNetMapping, read_objectnet_mapping, read_real_labels
+from vitlab.datasets.imagenet import ObjectNetMapping, read_objectnet_mapping, read_real_labels
 from vitlab.errors import UserError
 from vitlab.evaluation.accuracy import Accuracy, numbering
 from vitlab.evaluation.imagenet import objectnet_accuracy, real_accuracy

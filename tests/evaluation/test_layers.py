@@ -5,8 +5,8 @@ import pytest
 import torch
 
 from vitlab import create_model
-from vitlab.data.catalog import open_source
 from vitlab.data.selections import select
+from vitlab.datasets.catalog import open_source
 from vitlab.errors import UserError
 from vitlab.evaluation import features as kept
 from vitlab.evaluation.features import check_layers, features_of

@@ -8,7 +8,7 @@ import torch
 
 import vitlab
 from vitlab.cli.main import main
-from vitlab.data.catalog import open_source
+from vitlab.datasets.catalog import open_source
 from vitlab.errors import UserError
 from vitlab.evaluation import vtab as running
 from vitlab.evaluation.features import features_of

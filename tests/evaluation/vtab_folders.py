@@ -3,8 +3,8 @@
 from dataclasses import replace
 
 from data import layouts
-from vitlab.data.datasets.named import NORB_STEMS
-from vitlab.data.datasets.synthetic import DSPRITES_FILE
+from vitlab.datasets.named import NORB_STEMS
+from vitlab.datasets.synthetic import DSPRITES_FILE
 from vitlab.recipes import vtab
 
 SCALE = 20  # 40 and 10 training images stand for 800 and 200

@@ -23,12 +23,12 @@ import torch.nn.parallel
 from vitlab import create_model
 from vitlab.cli.training import exit_code
 from vitlab.data import loader
-from vitlab.data.catalog import open_source
+from vitlab.datasets.catalog import open_source
 from vitlab.errors import UserError
 from vitlab.models.build import Model
 from vitlab.recipes import library
 from vitlab.recipes.schema import Recipe, with_changes
-from vitlab.runtime import RankLost, Runtime, choose, joined, seeded, together
+from vitlab.runtime import RankLost, Runtime, choose, process_group, raise_on_all, seeded
 from vitlab.training import checkpoint, checkpoint_files, loop, objectives
 from vitlab.training.interruption import Interrupted
 from vitlab.training.progress import Display
@@ -65,7 +65,7 @@ def carry_out(path: Path, order: dict) -> int:
     for fault in order.get("faults", []):
         FAULTS[fault]()
     try:
-        with joined(choose("cpu")) as runtime:
+        with process_group(choose("cpu")) as runtime:
             # Lanes draw no random numbers.
             dropout = 0.1 if recipe.scale.lanes == "auto" else 0.0
             _train(path, recipe, runtime, order.get("dropout", dropout))
@@ -81,7 +81,7 @@ def _train(path: Path, recipe: Recipe, runtime: Runtime, dropout: float) -> None
     with seeded(recipe.seed, "initialisation"):
         model = create_model("ViT-Ti/7", num_classes=10, image_size=28, dropout=dropout, **TINY)
     with ExitStack() as opened:
-        with together(runtime):
+        with raise_on_all(runtime):
             run = RunDirectory(path)
             if runtime.is_first:
                 given = dict(data=source.fingerprint, environment={}, resume=True)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from vitlab.data import catalog
+from vitlab.datasets import catalog
 from vitlab.errors import UserError
 from vitlab.recipes import augreg, bit, library, vtab, zoo
 from vitlab.recipes.augmentation import AUGREG

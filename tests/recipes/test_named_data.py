@@ -2,8 +2,8 @@
 
 import pytest
 
-from vitlab.data.catalog import describe_names, open_source
-from vitlab.data.datasets import named
+from vitlab.datasets import named
+from vitlab.datasets.catalog import describe_names, open_source
 from vitlab.recipes import cost, library, named_data, zoo
 from vitlab.recipes.entries import model_of
 from vitlab.report.published import TABLE_6

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 
 from vitlab.models.build import build
-from vitlab.recipes.schema import DataPart, ModelPart, Recipe, to_toml
+from vitlab.recipes.schema import DataConfig, ModelSpec, Recipe, to_toml
 from vitlab.recipes.zoo import ViTConfig
 from vitlab.report.figures import draw_inspection
 
@@ -15,7 +15,7 @@ from vitlab.report.figures import draw_inspection
 def write_run(path, steps=200, name="a run"):
     recipe = Recipe(
         name=name, about="a small model, quickly", steps=steps, batch_size=64,
-        model=ModelPart(name="ViT-Ti/4", image_size=28), data=DataPart(source="fashion-mnist"),
+        model=ModelSpec(name="ViT-Ti/4", image_size=28), data=DataConfig(source="fashion-mnist"),
     )  # fmt: skip
     path.mkdir(parents=True)
     (path / "recipe.toml").write_text(to_toml(recipe))

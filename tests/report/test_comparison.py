@@ -9,7 +9,7 @@ import vitlab
 from report.small_runs import write_table
 from vitlab.errors import UserError
 from vitlab.recipes import cost
-from vitlab.recipes.schema import DataPart, ModelPart, OptimizerPart, Recipe, to_toml
+from vitlab.recipes.schema import DataConfig, ModelSpec, OptimizerConfig, Recipe, to_toml
 from vitlab.report.comparison import accuracies_of, comparison, grouped
 from vitlab.report.content import read_folder
 from vitlab.report.ledger import ledger
@@ -21,9 +21,9 @@ TINY = dict(image_size=28, hidden=16, layers=1, heads=2, mlp=16)
 
 def _run(path, seed=0, top1=0.9, name="tiny", data="cifar10", steps=50, speed=400.0, rate=1e-3):
     recipe = Recipe(
-        name=name, epochs=2.5, batch_size=64, seed=seed, data=DataPart(source=data),
-        optimizer=OptimizerPart(learning_rate=rate),
-        model=ModelPart(name="ViT-Ti/7", options=TINY),
+        name=name, epochs=2.5, batch_size=64, seed=seed, data=DataConfig(source=data),
+        optimizer=OptimizerConfig(learning_rate=rate),
+        model=ModelSpec(name="ViT-Ti/7", options=TINY),
     )  # fmt: skip
     path.mkdir(parents=True)
     (path / "recipe.toml").write_text(to_toml(recipe))

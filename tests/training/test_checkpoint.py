@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from vitlab.errors import UserError
-from vitlab.recipes.schema import OptimizerPart
+from vitlab.recipes.schema import OptimizerConfig
 from vitlab.runtime import choose
 from vitlab.training import checkpoint
 from vitlab.training.averaging import PolyakAverage
@@ -25,7 +25,7 @@ def _state(seed: int, *, averaged: bool = True, kind: str = "adamw") -> Training
 
 def _state_of(model: nn.Module, averaged: bool = True, kind: str = "adamw") -> TrainingState:
     weights = dict(model.named_parameters())
-    optimizer = build_optimizer(weights.values(), OptimizerPart(kind=kind))
+    optimizer = build_optimizer(weights.values(), OptimizerConfig(kind=kind))
     return TrainingState(weights, optimizer, PolyakAverage(weights, 0.9) if averaged else None)
 
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from vitlab import create_model
-from vitlab.data.catalog import open_source
+from vitlab.datasets.catalog import open_source
 from vitlab.models.build import Model
 from vitlab.recipes import library
 from vitlab.recipes.schema import Recipe, with_changes

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from vitlab import create_model
-from vitlab.recipes.schema import OptimizerPart
+from vitlab.recipes.schema import OptimizerConfig
 from vitlab.training.optimizers import build_optimizer
 
 
@@ -16,7 +16,7 @@ def test_without_gradients_only_what_decays_gets_smaller(kind, kernels_only):
         for parameter in model.parameters():
             parameter.fill_(1.0)
             parameter.grad = torch.zeros_like(parameter)
-    part = OptimizerPart(kind=kind, learning_rate=0.1, weight_decay=0.5, decay_kernels_only=kernels_only)
+    part = OptimizerConfig(kind=kind, learning_rate=0.1, weight_decay=0.5, decay_kernels_only=kernels_only)
     optimizer = build_optimizer(model.parameters(), part)
     optimizer.step()
     spared = {name for name, parameter in model.named_parameters() if (parameter == 1).all()}

@@ -8,7 +8,7 @@ import torch
 
 from vitlab import create_model
 from vitlab.data import loader
-from vitlab.data.catalog import open_source
+from vitlab.datasets.catalog import open_source
 from vitlab.errors import UserError
 from vitlab.models.build import Model
 from vitlab.recipes import library

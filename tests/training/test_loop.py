@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 
 from vitlab import create_model, load_model
 from vitlab.data import loader
-from vitlab.data.catalog import open_source
+from vitlab.datasets.catalog import open_source
 from vitlab.models.build import Model
 from vitlab.recipes import library
 from vitlab.recipes.schema import Recipe, with_changes

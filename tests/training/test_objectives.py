@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from vitlab.recipes.schema import ObjectivePart
+from vitlab.recipes.schema import ObjectiveConfig
 from vitlab.training.objectives import hits, loss, total
 
 LOGITS = np.random.default_rng(0).standard_normal((6, 5)) * 3
@@ -19,7 +19,7 @@ def _targets(smoothing: float) -> np.ndarray:
 def test_softmax_is_the_mean_cross_entropy(smoothing):
     log_probabilities = LOGITS - np.log(np.exp(LOGITS).sum(1, keepdims=True))
     expected = -(_targets(smoothing) * log_probabilities).sum(1).mean()
-    part = ObjectivePart(loss="softmax", label_smoothing=smoothing)
+    part = ObjectiveConfig(loss="softmax", label_smoothing=smoothing)
     assert float(loss(torch.tensor(LOGITS), torch.tensor(LABELS), part)) == pytest.approx(expected, rel=1e-5)
 
 
@@ -28,20 +28,20 @@ def test_sigmoid_sums_over_classes_and_averages_over_images(smoothing):
     probabilities = 1 / (1 + np.exp(-LOGITS))
     targets = _targets(smoothing)
     expected = -(targets * np.log(probabilities) + (1 - targets) * np.log(1 - probabilities)).sum(1).mean()
-    part = ObjectivePart(loss="sigmoid", label_smoothing=smoothing)
+    part = ObjectiveConfig(loss="sigmoid", label_smoothing=smoothing)
     assert float(loss(torch.tensor(LOGITS), torch.tensor(LABELS), part)) == pytest.approx(expected, rel=1e-5)
 
 
 def test_half_precision_logits_are_judged_in_float32():
     logits = torch.tensor(LOGITS, dtype=torch.bfloat16)
-    value = loss(logits, torch.tensor(LABELS), ObjectivePart())
+    value = loss(logits, torch.tensor(LABELS), ObjectiveConfig())
     assert value.dtype == torch.float32
 
 
 @pytest.mark.parametrize("kind", ["softmax", "sigmoid"])
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
 def test_soft_targets_that_are_hard_are_the_same(kind, smoothing):
-    part = ObjectivePart(loss=kind, label_smoothing=smoothing)
+    part = ObjectiveConfig(loss=kind, label_smoothing=smoothing)
     soft = torch.eye(5)[torch.tensor(LABELS)]
     hard = loss(torch.tensor(LOGITS), torch.tensor(LABELS), part)
     torch.testing.assert_close(loss(torch.tensor(LOGITS), soft, part), hard)
@@ -51,7 +51,7 @@ def test_soft_targets_that_are_hard_are_the_same(kind, smoothing):
 def test_mixed_targets(smoothing):
     """The loss is linear in the targets: a mixture costs the mixture of the losses."""
     for kind in ("softmax", "sigmoid"):
-        part = ObjectivePart(loss=kind, label_smoothing=smoothing)
+        part = ObjectiveConfig(loss=kind, label_smoothing=smoothing)
         first, second = torch.tensor(LABELS), torch.tensor(LABELS[::-1].copy())
         mixed = 0.3 * torch.eye(5)[first] + 0.7 * torch.eye(5)[second]
         expected = 0.3 * loss(torch.tensor(LOGITS), first, part) + 0.7 * loss(torch.tensor(LOGITS), second, part)
@@ -59,7 +59,7 @@ def test_mixed_targets(smoothing):
 
 
 def test_sums_of_parts_are_the_sum_of_the_whole():
-    part = ObjectivePart(label_smoothing=0.1)
+    part = ObjectiveConfig(label_smoothing=0.1)
     logits, labels = torch.tensor(LOGITS), torch.tensor(LABELS)
     parts = [total(logits[rows], labels[rows], part) for rows in (slice(0, 1), slice(1, 6), slice(6, 6))]
     torch.testing.assert_close(sum(parts), total(logits, labels, part))

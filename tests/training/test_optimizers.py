@@ -8,12 +8,12 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vitlab.recipes.schema import OptimizerPart, SchedulePart
+from vitlab.recipes.schema import OptimizerConfig, ScheduleConfig
 from vitlab.training.optimizers import build_optimizer, learning_rate
 
 
 def test_linear_schedule_by_hand():
-    part = SchedulePart(decay="linear", warmup_steps=10, end_learning_rate=1e-5)
+    part = ScheduleConfig(decay="linear", warmup_steps=10, end_learning_rate=1e-5)
     assert learning_rate(part, 1e-3, 1, 110) == pytest.approx(1e-4)
     assert learning_rate(part, 1e-3, 10, 110) == pytest.approx(1e-3)
     assert learning_rate(part, 1e-3, 60, 110) == pytest.approx((1e-3 + 1e-5) / 2)
@@ -21,19 +21,19 @@ def test_linear_schedule_by_hand():
 
 
 def test_cosine_schedule_by_hand():
-    part = SchedulePart(decay="cosine", warmup_steps=0)
+    part = ScheduleConfig(decay="cosine", warmup_steps=0)
     assert learning_rate(part, 2.0, 25, 100) == pytest.approx(1 + math.cos(math.pi / 4))
     assert learning_rate(part, 2.0, 100, 100) == pytest.approx(0)
 
 
 def test_constant_schedule_keeps_the_peak_after_the_warmup():
-    part = SchedulePart(decay="constant", warmup_steps=4)
+    part = ScheduleConfig(decay="constant", warmup_steps=4)
     assert [learning_rate(part, 1.0, step, 8) for step in (2, 4, 8)] == [0.5, 1.0, 1.0]
 
 
 @given(st.integers(1, 500), st.integers(0, 200), st.sampled_from(["linear", "cosine", "constant"]))
 def test_schedules_rise_to_the_peak_and_never_leave_the_bounds(total, warmup, decay):
-    part = SchedulePart(decay=decay, warmup_steps=warmup, end_learning_rate=0.1)
+    part = ScheduleConfig(decay=decay, warmup_steps=warmup, end_learning_rate=0.1)
     rates = [learning_rate(part, 1.0, step, total) for step in range(1, total + 1)]
     assert all(0 <= rate <= 1 for rate in rates)
     rising = rates[: min(warmup, total)]
@@ -55,12 +55,12 @@ def test_every_schedule_equals_its_formula_over_200_steps():
     }
     for decay, rates in expected.items():
         end = 1e-5 if decay == "linear" else 0.0
-        part = SchedulePart(decay=decay, warmup_steps=20, end_learning_rate=end)
+        part = ScheduleConfig(decay=decay, warmup_steps=20, end_learning_rate=end)
         np.testing.assert_allclose([learning_rate(part, 3e-3, step, 200) for step in steps], rates, atol=1e-12)
 
 
 def test_staircase_with_other_milestones():
-    part = SchedulePart(decay="staircase", milestones=(0.5,), factor=0.2)
+    part = ScheduleConfig(decay="staircase", milestones=(0.5,), factor=0.2)
     assert [learning_rate(part, 1.0, step, 4) for step in (1, 2, 3, 4)] == pytest.approx([1, 1, 0.2, 0.2])
 
 
@@ -68,7 +68,7 @@ def _gradients(steps: int, size: int) -> np.ndarray:
     return np.random.default_rng(3).standard_normal((steps, size))
 
 
-def _trained(part: OptimizerPart, gradients: np.ndarray, start: np.ndarray) -> np.ndarray:
+def _trained(part: OptimizerConfig, gradients: np.ndarray, start: np.ndarray) -> np.ndarray:
     model = [torch.nn.Parameter(torch.tensor(start, dtype=torch.float32))]
     optimizer = build_optimizer(model, part)
     for step, gradient in enumerate(gradients):
@@ -80,7 +80,7 @@ def _trained(part: OptimizerPart, gradients: np.ndarray, start: np.ndarray) -> n
 
 
 def test_adamw_is_adam_with_decoupled_decay():
-    part = OptimizerPart(learning_rate=1e-2, weight_decay=0.1, beta1=0.9, beta2=0.999)
+    part = OptimizerConfig(learning_rate=1e-2, weight_decay=0.1, beta1=0.9, beta2=0.999)
     gradients, weight = _gradients(200, 7), np.linspace(-1, 1, 7)
     trained = _trained(part, gradients, weight)
     first, second = np.zeros(7), np.zeros(7)
@@ -94,7 +94,7 @@ def test_adamw_is_adam_with_decoupled_decay():
 
 
 def test_sgd_has_momentum():
-    part = OptimizerPart(kind="sgd", learning_rate=1e-2)
+    part = OptimizerConfig(kind="sgd", learning_rate=1e-2)
     gradients, weight, velocity = _gradients(200, 5), np.linspace(-1, 1, 5), np.zeros(5)
     trained = _trained(part, gradients, weight)
     for step, gradient in enumerate(gradients):

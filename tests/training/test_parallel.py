@@ -9,7 +9,7 @@ from vitlab import create_model
 from vitlab.errors import UserError
 from vitlab.models.layers import Block
 from vitlab.models.resnet import Unit
-from vitlab.recipes.scale import ScalePart
+from vitlab.recipes.scale import ScaleConfig
 from vitlab.runtime import choose
 from vitlab.training import parallel
 from vitlab.training.parallel import Replica
@@ -32,7 +32,7 @@ def test_blocks_are_encoder_layers_or_residual_units():
 def test_one_process_has_the_whole_model_under_its_own_names(change):
     model = _model()
     names = list(model.state_dict())
-    replica = parallel.spread(model, ScalePart(**change), CPU)
+    replica = parallel.spread(model, ScaleConfig(**change), CPU)
     assert not replica.is_cut
     assert replica.whole is model
     assert list(replica.weights) == names == list(model.state_dict())
@@ -40,9 +40,9 @@ def test_one_process_has_the_whole_model_under_its_own_names(change):
 
 def test_several_processes_need_a_way():
     with pytest.raises(UserError, match="there are 2; set ddp or fsdp"):
-        parallel.chosen_way(_model(), ScalePart(parallel="none"), TWO)
-    assert parallel.chosen_way(_model(), ScalePart(), TWO) == "ddp"
-    assert parallel.chosen_way(_model(), ScalePart(parallel="fsdp"), TWO) == "fsdp"
+        parallel.chosen_way(_model(), ScaleConfig(parallel="none"), TWO)
+    assert parallel.chosen_way(_model(), ScaleConfig(), TWO) == "ddp"
+    assert parallel.chosen_way(_model(), ScaleConfig(parallel="fsdp"), TWO) == "fsdp"
 
 
 @pytest.mark.parametrize("rows", [1, 2, 5, 8])
@@ -58,7 +58,7 @@ def test_pieces_are_those_of_torch(rows, ranks):
 
 def test_fp8_needs_its_library_or_a_gpu():
     with pytest.raises(UserError, match=r"vitlab\[lowbit\]|needs a GPU with fp8"):
-        parallel.spread(_model(), ScalePart(precision="fp8"), CPU)
+        parallel.spread(_model(), ScaleConfig(precision="fp8"), CPU)
 
 
 def test_a_lent_models_own_weights_come_back_bit_for_bit():

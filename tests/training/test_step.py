@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from vitlab.recipes.schema import ObjectivePart, OptimizerPart
+from vitlab.recipes.schema import ObjectiveConfig, OptimizerConfig
 from vitlab.runtime import choose
 from vitlab.training.optimizers import build_optimizer
 from vitlab.training.parallel import Replica
@@ -26,8 +26,8 @@ def _replica() -> Replica:
 
 def _update(replica: Replica, sizes: list[int], *, clip_norm: float = 0.0, images=IMAGES, optimizer=None) -> StepResult:
     parts = [lambda i=i, t=t: (i, t) for i, t in zip(images.split(sizes), LABELS.split(sizes), strict=True)]
-    optimizer = optimizer or build_optimizer(replica.weights.values(), OptimizerPart(kind="sgd", learning_rate=0.1))
-    return update(replica, optimizer, parts, 12, objective=ObjectivePart(), clip_norm=clip_norm, runtime=CPU)
+    optimizer = optimizer or build_optimizer(replica.weights.values(), OptimizerConfig(kind="sgd", learning_rate=0.1))
+    return update(replica, optimizer, parts, 12, objective=ObjectiveConfig(), clip_norm=clip_norm, runtime=CPU)
 
 
 @pytest.mark.parametrize("sizes", [[6, 6], [4, 4, 4], [1, 11], [5, 0, 7]])
@@ -76,7 +76,7 @@ def test_a_small_gradient_is_not_clipped():
 @pytest.mark.parametrize("kind", ["sgd", "adamw"])
 def test_what_is_no_number_moves_nothing(bad, kind):
     replica = _replica()
-    optimizer = build_optimizer(replica.weights.values(), OptimizerPart(kind=kind))
+    optimizer = build_optimizer(replica.weights.values(), OptimizerConfig(kind=kind))
     _update(replica, [12], optimizer=optimizer)
     before = {name: weight.detach().clone() for name, weight in replica.weights.items()}
     images = IMAGES.clone()
@@ -88,6 +88,6 @@ def test_what_is_no_number_moves_nothing(bad, kind):
 
 def test_the_rate_is_set_for_all_groups():
     weights = [nn.Parameter(torch.ones(2)), nn.Parameter(torch.ones(2, 2))]
-    optimizer = build_optimizer(weights, OptimizerPart(decay_kernels_only=True, weight_decay=0.1))
+    optimizer = build_optimizer(weights, OptimizerConfig(decay_kernels_only=True, weight_decay=0.1))
     set_learning_rate(optimizer, 0.25)
     assert [group["lr"] for group in optimizer.param_groups] == [0.25, 0.25]

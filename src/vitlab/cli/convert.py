@@ -12,7 +12,7 @@ from vitlab import weights
 from vitlab.cli import options
 from vitlab.cli.output import ResultTable, show
 from vitlab.data import images, loader, resize
-from vitlab.data.catalog import open_source
+from vitlab.datasets.catalog import open_source
 from vitlab.models.build import Model
 from vitlab.weights.parity import certificate
 from vitlab.weights.save import FORMATS

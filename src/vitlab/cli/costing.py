@@ -175,7 +175,7 @@ def _data_of(name: str, recipe: Recipe, images: int | None) -> _Data:
     must = count is None and images is None and recipe.epochs is not None
     why = ""
     if source and (must or ((classes is None or count is None) and "://" not in source)):
-        from vitlab.data.catalog import open_source
+        from vitlab.datasets.catalog import open_source
 
         try:
             opened = open_source(source, "train")

@@ -10,15 +10,15 @@ from vitlab import files
 from vitlab.cli import options
 from vitlab.cli.output import Cell, ResultTable, show
 from vitlab.cli.progress import counting
-from vitlab.data.catalog import describe_names, open_source
-from vitlab.data.describe import Quantile, contact_sheet, describe
-from vitlab.data.packing import Encoding, pack
-from vitlab.data.sources import Source, Split
+from vitlab.data.sources import Source, TrainOrTest
+from vitlab.datasets.catalog import describe_names, open_source
+from vitlab.datasets.describe import Quantile, contact_sheet, describe
 from vitlab.errors import UserError
+from vitlab.shards.packing import Encoding, pack
 
 app = options.new_app()
 
-SPLITS: tuple[Split, ...] = ("train", "test")
+SPLITS: tuple[TrainOrTest, ...] = ("train", "test")
 MOST_CLASSES = 30  # as many are told one by one
 QUANTILES: tuple[tuple[str, Quantile], ...] = (
     ("smallest", "smallest"),

@@ -16,13 +16,13 @@ from vitlab import files, weights
 from vitlab.cli import options
 from vitlab.cli.output import Cell, ResultTable, percent, show, store
 from vitlab.cli.progress import counting
-from vitlab.data.catalog import open_source
-from vitlab.data.copies.clean_list import write_clean_list
-from vitlab.data.copies.copy_search import Embedding, Found, Search, check_search, join, read_references, run_blocks
-from vitlab.data.copies.pair_sheet import Shown, pair_sheet
-from vitlab.data.copies.signatures import Signatures, why_unreadable
-from vitlab.data.duplicates import DETECTORS, Pair, later_copies, parse_thresholds
 from vitlab.data.sources import Source
+from vitlab.datasets.catalog import open_source
+from vitlab.dedup.clean_list import write_clean_list
+from vitlab.dedup.duplicates import DETECTORS, Pair, later_copies, parse_thresholds
+from vitlab.dedup.pair_sheet import Shown, pair_sheet
+from vitlab.dedup.search import Embedding, Found, Search, check_search, join, read_references, run_blocks
+from vitlab.dedup.signatures import Signatures, why_unreadable
 from vitlab.errors import UserError
 from vitlab.evaluation.features import features_of, model_digest
 from vitlab.runtime import choose

@@ -16,8 +16,8 @@ from vitlab.cli.fewshot import fewshot_table
 from vitlab.cli.output import ResultTable, show, store
 from vitlab.cli.training import Changes, run
 from vitlab.data import loader
-from vitlab.data.catalog import open_source
 from vitlab.data.sources import Source
+from vitlab.datasets.catalog import open_source
 from vitlab.evaluation import fewshot
 from vitlab.models.build import Model, build
 from vitlab.recipes import library

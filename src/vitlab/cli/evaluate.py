@@ -13,17 +13,17 @@ from vitlab.cli import options
 from vitlab.cli.accuracies import accuracy_table
 from vitlab.cli.output import Cell, ResultTable, file_of, percent, show, store
 from vitlab.cli.processes import one_voice
-from vitlab.data.catalog import known_as, open_source
-from vitlab.data.datasets.imagenet import read_objectnet_mapping, read_real_labels
-from vitlab.data.datasets.opening import split_path
 from vitlab.data.sources import Source
+from vitlab.datasets.catalog import known_as, open_source
+from vitlab.datasets.imagenet import read_objectnet_mapping, read_real_labels
+from vitlab.datasets.opening import split_path
 from vitlab.errors import UserError
 from vitlab.evaluation import accuracy, calibration, dump, imagenet
 from vitlab.evaluation.accuracy import Accuracy
 from vitlab.evaluation.imagenet import Counted
 from vitlab.evaluation.intervals import wilson
 from vitlab.models.build import Model
-from vitlab.runtime import together
+from vitlab.runtime import raise_on_all
 
 app = options.new_app()
 
@@ -49,7 +49,7 @@ def evaluate(
     Top-1 with its interval, top-5, by class, and calibration. Where MODEL is a run, its report has them too.
     """
     with one_voice(device) as runtime:
-        with together(runtime):
+        with raise_on_all(runtime):
             if dump_file is not None:
                 dump.check_suffix(dump_file)
             if real is not None and split_path(data)[0] == "objectnet":

@@ -12,7 +12,7 @@ import typer
 from vitlab import weights
 from vitlab.cli import options
 from vitlab.cli.output import ResultTable, file_of, show, store
-from vitlab.data.catalog import known_as, open_source
+from vitlab.datasets.catalog import known_as, open_source
 from vitlab.errors import UserError
 from vitlab.evaluation.features import Features, check_layers, features_of, pixels_of
 from vitlab.evaluation.fewshot import PENALTIES, FewShot, Probe

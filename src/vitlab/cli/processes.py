@@ -7,14 +7,14 @@ from contextlib import contextmanager
 import typer
 
 from vitlab.errors import UserError
-from vitlab.runtime import Runtime, choose, joined
+from vitlab.runtime import Runtime, choose, process_group
 
 
 @contextmanager
 def one_voice(device: str) -> Iterator[Runtime]:
     """The runtime of `device`, with all processes of the run; a mistake is told by the first one alone."""
     try:
-        with joined(choose(device)) as runtime:
+        with process_group(choose(device)) as runtime:
             yield runtime
     except UserError:
         if os.environ.get("RANK", "0") == "0":

@@ -11,15 +11,15 @@ import typer
 
 from vitlab.cli.accuracies import accuracy_table
 from vitlab.cli.output import ResultTable, store
-from vitlab.data.catalog import known_as, open_source
-from vitlab.data.copies.clean_list import without
 from vitlab.data.selections import keyed_split, select
 from vitlab.data.sources import Source
+from vitlab.datasets.catalog import known_as, open_source
+from vitlab.dedup.clean_list import without
 from vitlab.errors import UserError
 from vitlab.evaluation import accuracy
 from vitlab.models.build import Model
-from vitlab.recipes.schema import DataPart, Recipe, with_changes
-from vitlab.runtime import RankLost, Runtime, choose, environment, joined, together
+from vitlab.recipes.schema import DataConfig, Recipe, with_changes
+from vitlab.runtime import RankLost, Runtime, choose, environment, process_group, raise_on_all
 from vitlab.training.initial_model import initial_model
 from vitlab.training.interruption import Interrupted
 from vitlab.training.loop import TrainingFailed, train
@@ -70,7 +70,7 @@ def run(recipe: Recipe, out: Path | None, *, resume: bool, device: str, title: s
     resume = resume or int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0
     is_first = int(os.environ.get("RANK", "0")) == 0
     try:
-        with joined(choose(device)) as runtime:
+        with process_group(choose(device)) as runtime:
             table = _run(recipe, folder, runtime, resume, title)
     except (Interrupted, TrainingFailed, RankLost) as end:
         if is_first:
@@ -96,7 +96,7 @@ def exit_code(end: Exception) -> int:
 
 def _run(recipe: Recipe, folder: Path, runtime: Runtime, resume: bool, title: str) -> ResultTable | None:
     """The result is there in the first process alone."""
-    with together(runtime):
+    with raise_on_all(runtime):
         train_source, test_source = _sources(recipe.data, tell=runtime.is_first)
         model = initial_model(recipe, train_source.classes)
         train_source, judge = _held_out(recipe, train_source, test_source, runtime)
@@ -115,7 +115,7 @@ def _run(recipe: Recipe, folder: Path, runtime: Runtime, resume: bool, title: st
         return _results(measured, test_source, recipe.data.source, directory)
 
 
-def _sources(data: DataPart, *, tell: bool) -> tuple[Source, Source]:
+def _sources(data: DataConfig, *, tell: bool) -> tuple[Source, Source]:
     """Training and test images; what cannot be read at all is told here, if it is to be left out."""
     whole, test_source = (open_source(data.source, split, bad=data.bad_images) for split in ("train", "test"))
     for source in (whole, test_source):
@@ -167,7 +167,7 @@ def _held_out(recipe: Recipe, train_source: Source, test_source: Source, runtime
 def _opened(recipe: Recipe, folder: Path, data: str, runtime: Runtime, resume: bool) -> Iterator[RunDirectory]:
     """The run's folder; one process opens it for all."""
     with ExitStack() as opened:
-        with together(runtime):
+        with raise_on_all(runtime):
             directory = RunDirectory(folder)
             if runtime.is_first:
                 about = {**environment(runtime), "processes": runtime.ranks}

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from vitlab.data.decoding.pillow import refuse
 from vitlab.data.images import is_image_name, read_file, walk_images
-from vitlab.data.sources import Bad, Sample, Split, check_classes, fingerprint, split_by_name
+from vitlab.data.sources import Bad, Sample, TrainOrTest, check_classes, fingerprint, split_by_name
 from vitlab.errors import UserError
 
 TEST_FOLDERS = ("val", "validation", "test")
@@ -47,7 +47,7 @@ class FolderSource:
         return Sample(read_file(Path(path)), int(self.labels_N[index]), path)
 
 
-def open_folder(folder: Path, split: Split, bad: Bad = "refuse") -> FolderSource:
+def open_folder(folder: Path, split: TrainOrTest, bad: Bad = "refuse") -> FolderSource:
     """Opens one side of an image folder.
 
     `folder` holds train/ and one of val/, validation/ and test/ (the first that exists), each with one folder
@@ -105,7 +105,7 @@ def folder_classes(folder: Path) -> tuple[str, ...]:
     return _filled(_scan(folder))
 
 
-def _split_one(folder: Path, split: Split, bad: Bad) -> FolderSource:
+def _split_one(folder: Path, split: TrainOrTest, bad: Bad) -> FolderSource:
     found = _scan(folder, warn=split == "train")
     classes = _filled(found)
     rows = _rows(folder, found, classes)

@@ -13,15 +13,15 @@ from vitlab.data.assembly import Plan, assemble
 from vitlab.data.augment import crop_and_draw
 from vitlab.data.augmentation.variation import Variation, vary
 from vitlab.data.images import RGB, Picture, as_picture, decode, open_picture
-from vitlab.data.light import LightImages, is_light
+from vitlab.data.in_memory import LightImages, is_light
 from vitlab.data.order import SampleGenerators, sample_order
 from vitlab.data.resize import prepare
-from vitlab.data.shards import ShardSource, samples_by_shard, with_block_cache
+from vitlab.data.shard_order import shard_order
 from vitlab.data.sources import Bad, Source
-from vitlab.data.tar.shard_order import shard_order
 from vitlab.errors import UserError
 from vitlab.recipes.augmentation import Augmentation
 from vitlab.recipes.preprocessing import Preprocessing
+from vitlab.shards.source import ShardSource, samples_by_shard, with_block_cache
 
 Order = Literal["global", "shards"]
 Int64s = NDArray[np.int64]

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from vitlab.data.sources import Sample, Source, Split, name_rank, split_by_name
+from vitlab.data.sources import Sample, Source, TrainOrTest, name_rank, split_by_name
 from vitlab.errors import UserError
 
 
@@ -81,7 +81,7 @@ def hashed_order(source: Source) -> list[int]:
     return sorted(range(len(source)), key=lambda index: name_rank(source.key(index)))
 
 
-def keyed_split(source: Source, split: Split, test_share: float) -> list[int]:
+def keyed_split(source: Source, split: TrainOrTest, test_share: float) -> list[int]:
     """The indices of one side of a fixed split by key, the same share of every class; see `sources.split_by_name`."""
     keys = [source.key(index) for index in range(len(source))]
     return split_by_name(keys, source.labels_N.tolist(), split, test_share)

@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 from vitlab.errors import UserError
 
-Split = Literal["train", "test"]
-Part = Literal["train", "test", "dev-train", "dev"]  # what a user may ask for; dev-train and dev divide train
+TrainOrTest = Literal["train", "test"]
+Split = Literal["train", "test", "dev-train", "dev"]  # what a user may ask for; dev-train and dev divide train
 Bad = Literal["refuse", "skip"]
 TEST_SHARE = 0.2  # of a data set that comes without a split of its own
 
@@ -87,7 +87,7 @@ def name_rank(name: str) -> bytes:
 
 
 def split_by_name(
-    names: Sequence[str], labels: Sequence[int], split: Split, test_share: float = TEST_SHARE
+    names: Sequence[str], labels: Sequence[int], split: TrainOrTest, test_share: float = TEST_SHARE
 ) -> list[int]:
     """The indices of one side of a fixed split, in order, the same share of every class.
 

@@ -13,7 +13,7 @@ from vitlab.data.selections import select
 from vitlab.data.sources import Bad, Source
 from vitlab.errors import UserError
 from vitlab.recipes.preprocessing import Preprocessing
-from vitlab.runtime import Runtime, sum_on_device, sums, together
+from vitlab.runtime import Runtime, all_reduce_on_device, all_reduce_sum, raise_on_all
 
 SYNSET = re.compile(r"n\d{8}")
 IMAGENET_CLASSES = 1000
@@ -115,7 +115,7 @@ def measure(
     model.eval().to(runtime.device)
     seen_N = torch.zeros(len(source), dtype=torch.float32)
     probabilities_NK = torch.zeros(0)
-    with together(sharing), torch.inference_mode(), runtime.autocast():
+    with raise_on_all(sharing), torch.inference_mode(), runtime.autocast():
         for batch in _batches(source, preprocessing, sharing, batch_size, bad_images):
             logits_BK = model(loader.normalise(batch.images_BHWC, preprocessing, runtime.device))
             if not len(probabilities_NK):
@@ -147,11 +147,11 @@ def _gathered(
 ) -> Accuracy:
     """The answers of all processes; each image has one alone, so that sums with zeros are exact."""
     if sharing.ranks > 1:
-        outputs, processes = sums(sharing, (probabilities_NK.shape[-1], float(len(probabilities_NK) > 0)))
+        outputs, processes = all_reduce_sum(sharing, (probabilities_NK.shape[-1], float(len(probabilities_NK) > 0)))
         if not len(probabilities_NK):
             probabilities_NK = torch.zeros(len(source), round(outputs / max(1.0, processes)))
-        sum_on_device(sharing, probabilities_NK)
-        sum_on_device(sharing, seen_N)
+        all_reduce_on_device(sharing, probabilities_NK)
+        all_reduce_on_device(sharing, seen_N)
     if not bool(seen_N.any()):
         raise UserError(f"{source.name}: none of its {len(source):,} images can be read")
     kept_N = seen_N.numpy() > 0

@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 
 from vitlab import files
-from vitlab.data.datasets.imagenet import ObjectNetMapping
 from vitlab.data.sources import Source
+from vitlab.datasets.imagenet import ObjectNetMapping
 from vitlab.errors import UserError
 from vitlab.evaluation import imagenet
 from vitlab.evaluation.accuracy import Accuracy

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from vitlab.data.datasets.imagenet import ObjectNetMapping
 from vitlab.data.sources import Source
+from vitlab.datasets.imagenet import ObjectNetMapping
 from vitlab.errors import UserError
 from vitlab.evaluation.accuracy import IMAGENET_CLASSES, Accuracy
 

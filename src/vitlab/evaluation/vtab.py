@@ -14,8 +14,8 @@ from pathlib import Path
 import numpy as np
 
 from vitlab import files, weights
-from vitlab.data.catalog import open_source
-from vitlab.data.sources import Part, Source
+from vitlab.data.sources import Source, Split
+from vitlab.datasets.catalog import open_source
 from vitlab.errors import UserError
 from vitlab.evaluation import accuracy
 from vitlab.evaluation.features import Features, features_of, model_digest
@@ -85,7 +85,7 @@ def check_data(task: VtabTask, source: str, settings: Settings, done: TaskResult
     """
     if not settings.linear:
         source = _recipe(task, source, settings, settings.rates[0]).data.source
-    noted: dict[Part, str] = {"train": done.train, "test": done.test}
+    noted: dict[Split, str] = {"train": done.train, "test": done.test}
     for part, fingerprint in noted.items():
         if open_source(source, part).fingerprint != fingerprint:
             raise UserError(
@@ -160,7 +160,7 @@ def _recipe(task: VtabTask, source: str, settings: Settings, rate: float) -> Rec
 
 
 def _trained(
-    recipe: Recipe, folder: Path, parts: tuple[Part, Part], runtime: Runtime
+    recipe: Recipe, folder: Path, parts: tuple[Split, Split], runtime: Runtime
 ) -> tuple[int, int, Source, Source]:
     """Train on the first part and test on the second: how many are right, of how many, and both parts."""
     train_source, test_source = (open_source(recipe.data.source, part) for part in parts)
@@ -183,8 +183,8 @@ def _linear(task: VtabTask, source: str, settings: Settings, runtime: Runtime) -
     """Least squares on frozen features; the penalty is chosen among 30."""
     recipe = _recipe(task, source, settings, settings.rates[0])
     model = weights.load_model(settings.model, image_size=recipe.model.image_size)
-    seen: dict[Part, Features] = {}
-    opened: dict[Part, Source] = {}
+    seen: dict[Split, Features] = {}
+    opened: dict[Split, Source] = {}
     for part in ("dev-train", "dev", "train", "test"):
         opened[part] = open_source(source, part)
         seen[part] = features_of(model, opened[part], model.preprocessing, runtime)

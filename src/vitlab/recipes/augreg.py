@@ -6,13 +6,13 @@ from vitlab.recipes.augmentation import augreg as augmentation_of
 from vitlab.recipes.entries import Entry
 from vitlab.recipes.named_data import IMAGENET, IMAGENET_21K
 from vitlab.recipes.schema import (
-    DataPart,
-    ModelPart,
-    ObjectivePart,
-    OptimizerPart,
+    DataConfig,
+    ModelSpec,
+    ObjectiveConfig,
+    OptimizerConfig,
     OptionValue,
     Recipe,
-    SchedulePart,
+    ScheduleConfig,
 )
 
 # Name, source, title, epochs, images, bias of the last layer in big_vision's configurations (-ln of the classes).
@@ -54,14 +54,14 @@ def recipe(data: str, augmentation: str, weight_decay: float = 0.1, regularisati
         options = {"dropout": regularisation, "drop_path": regularisation}
     about = f"ViT-S/16, or any --model, on {title}, {epochs} epochs, augmentation {augmentation} (AugReg)"
     return pretrain.large_scale(
-        f"augreg/{name}-{augmentation}", about, ModelPart(name="ViT-S/16", image_size=224, options=options), epochs
+        f"augreg/{name}-{augmentation}", about, ModelSpec(name="ViT-S/16", image_size=224, options=options), epochs
     ).model_copy(
         update={
-            "data": DataPart(source=source),
+            "data": DataConfig(source=source),
             "augmentation": augmentation_of(augmentation),
-            "objective": ObjectivePart(loss="sigmoid", head_bias=bias),
-            "optimizer": OptimizerPart(learning_rate=1e-3, weight_decay=weight_decay, clip_norm=1.0),
-            "schedule": SchedulePart(decay="cosine", warmup_steps=10_000),
+            "objective": ObjectiveConfig(loss="sigmoid", head_bias=bias),
+            "optimizer": OptimizerConfig(learning_rate=1e-3, weight_decay=weight_decay, clip_norm=1.0),
+            "schedule": ScheduleConfig(decay="cosine", warmup_steps=10_000),
         }
     )
 
@@ -104,7 +104,7 @@ def transfer_runs() -> tuple[Entry, ...]:
         changed = started.model_copy(
             update={
                 "augmentation": augmentation,
-                "schedule": SchedulePart(decay="cosine", warmup_steps=warmup),
+                "schedule": ScheduleConfig(decay="cosine", warmup_steps=warmup),
             }
         )
         chosen = "this rate of the grid; the authors' code's Inception crop, but none for KITTI"

@@ -4,8 +4,8 @@ from vitlab.recipes import pretrain
 from vitlab.recipes.augmentation import Augmentation
 from vitlab.recipes.entries import Entry
 from vitlab.recipes.named_data import IMAGENET, IMAGENET_21K, JFT
-from vitlab.recipes.scale import ScalePart
-from vitlab.recipes.schema import DataPart, ModelPart, ObjectivePart, OptimizerPart, Recipe, SchedulePart
+from vitlab.recipes.scale import ScaleConfig
+from vitlab.recipes.schema import DataConfig, ModelSpec, ObjectiveConfig, OptimizerConfig, Recipe, ScheduleConfig
 
 # Name, source, title, epochs, epochs after which the rate falls, images, loss.
 UPSTREAM = (
@@ -26,23 +26,23 @@ def upstream() -> tuple[Entry, ...]:
     entries = []
     for name, source, title, epochs, falls, images, loss in UPSTREAM:
         about = f"BiT-R50x1, or any --model, on {title}, {epochs} epochs"
-        recipe = pretrain.large_scale(f"bit/{name}", about, ModelPart(name="BiT-R50x1", image_size=224), epochs)
+        recipe = pretrain.large_scale(f"bit/{name}", about, ModelSpec(name="BiT-R50x1", image_size=224), epochs)
         milestones = tuple(fall / epochs for fall in falls)
         changed = recipe.model_copy(
             update={
-                "data": DataPart(source=source),
-                "objective": ObjectivePart(loss="softmax" if loss == "softmax" else "sigmoid"),
+                "data": DataConfig(source=source),
+                "objective": ObjectiveConfig(loss="softmax" if loss == "softmax" else "sigmoid"),
                 "optimizer": sgd(),
-                "schedule": SchedulePart(decay="staircase", warmup_steps=5000, milestones=milestones),
+                "schedule": ScheduleConfig(decay="staircase", warmup_steps=5000, milestones=milestones),
             }
         )
         entries.append(Entry(changed, images=images, chosen="sigmoid loss where images have several labels"))
     return tuple(entries)
 
 
-def sgd() -> OptimizerPart:
+def sgd() -> OptimizerConfig:
     """BiT's optimizer in pretraining: 0.03 for every 256 images of a batch of 4096, weight decay 1e-4."""
-    return OptimizerPart(kind="sgd", learning_rate=0.03 * 4096 / 256, weight_decay=1e-4, clip_norm=0.0)
+    return OptimizerConfig(kind="sgd", learning_rate=0.03 * 4096 / 256, weight_decay=1e-4, clip_norm=0.0)
 
 
 def hyperrule(images: int, height: int, width: int, *, larger: bool = False) -> Recipe:
@@ -68,11 +68,11 @@ def _fixed(length: str, size: int) -> Recipe:
         steps=steps,
         batch_size=512,
         checkpoint_every=500,
-        model=ModelPart(name="BiT-R50x1", image_size=size),
+        model=ModelSpec(name="BiT-R50x1", image_size=size),
         augmentation=Augmentation(crop="random", enlarge=enlarge, flip=True, mixup=0.0 if length == "500" else 0.1),
-        optimizer=OptimizerPart(kind="sgd", learning_rate=0.003, weight_decay=0.0, clip_norm=0.0),
-        schedule=SchedulePart(decay="staircase", warmup_steps=warmup, milestones=(0.3, 0.6, 0.9)),
-        scale=ScalePart(accumulation="auto"),
+        optimizer=OptimizerConfig(kind="sgd", learning_rate=0.003, weight_decay=0.0, clip_norm=0.0),
+        schedule=ScheduleConfig(decay="staircase", warmup_steps=warmup, milestones=(0.3, 0.6, 0.9)),
+        scale=ScaleConfig(accumulation="auto"),
     )
 
 

@@ -4,8 +4,8 @@ from vitlab.recipes.augmentation import Augmentation
 from vitlab.recipes.entries import Entry
 from vitlab.recipes.named_data import IMAGENET
 from vitlab.recipes.pretrain import AT_224
-from vitlab.recipes.scale import ScalePart
-from vitlab.recipes.schema import DataPart, ModelPart, ObjectivePart, OptimizerPart, Recipe, SchedulePart
+from vitlab.recipes.scale import ScaleConfig
+from vitlab.recipes.schema import DataConfig, ModelSpec, ObjectiveConfig, OptimizerConfig, Recipe, ScheduleConfig
 
 # Epochs, top-1 on ImageNet, ReaL and ImageNet-v2.
 ROWS = ((90, 76.5, 83.1, 64.2), (150, 78.5, 84.5, 66.4), (300, 80.0, 85.4, 68.3))
@@ -21,21 +21,21 @@ def recipe(epochs: int) -> Recipe:
         evaluate_every=5000,
         checkpoint_every=1000,
         log_every=50,
-        model=ModelPart(
+        model=ModelSpec(
             name="ViT-S/16",
             image_size=224,
             options={"head": "gap", "position": "sincos2d", "representation": 384},
         ),
-        data=DataPart(source="imagenet", share=0.99),
+        data=DataConfig(source="imagenet", share=0.99),
         preprocessing=AT_224,
         augmentation=Augmentation(
             crop="inception", flip=True, randaugment_layers=2, randaugment_magnitude=10, mixup=0.2
         ),
-        objective=ObjectivePart(loss="softmax"),
+        objective=ObjectiveConfig(loss="softmax"),
         # 1e-4, not multiplied by the learning rate's peak, in the report's terms.
-        optimizer=OptimizerPart(learning_rate=1e-3, weight_decay=0.1, decay_kernels_only=True, clip_norm=1.0),
-        schedule=SchedulePart(decay="cosine", warmup_steps=10_000),
-        scale=ScalePart(accumulation="auto"),
+        optimizer=OptimizerConfig(learning_rate=1e-3, weight_decay=0.1, decay_kernels_only=True, clip_norm=1.0),
+        schedule=ScheduleConfig(decay="cosine", warmup_steps=10_000),
+        scale=ScaleConfig(accumulation="auto"),
     )
 
 

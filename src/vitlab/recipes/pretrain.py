@@ -5,20 +5,20 @@ from vitlab.recipes.augmentation import Augmentation
 from vitlab.recipes.configs import ViTConfig
 from vitlab.recipes.entries import Entry, slug
 from vitlab.recipes.named_data import IMAGENET, IMAGENET_21K, JFT
-from vitlab.recipes.scale import ScalePart
+from vitlab.recipes.scale import ScaleConfig
 from vitlab.recipes.schema import (
-    DataPart,
-    ModelPart,
-    ObjectivePart,
-    OptimizerPart,
+    DataConfig,
+    ModelSpec,
+    ObjectiveConfig,
+    OptimizerConfig,
     OptionValue,
-    PreprocessingPart,
+    PreprocessingConfig,
     Recipe,
-    SchedulePart,
+    ScheduleConfig,
 )
 
 # Smaller side 256, centre crop 224.
-AT_224 = PreprocessingPart(resize="shorter_side", crop=0.875, interpolation="area")
+AT_224 = PreprocessingConfig(resize="shorter_side", crop=0.875, interpolation="area")
 
 # Model, epochs, peak learning rate, ImageNet top-1 after fine-tuning at 384 (Table 6).
 JFT_ROWS = (
@@ -71,12 +71,12 @@ def demo_upstream() -> Recipe:
         epochs=13,
         batch_size=96,
         # Patches of 7 pixels and small shifts: in a thousand updates a small ViT cannot learn to undo large ones.
-        model=ModelPart(name="ViT-Ti/7", image_size=28, options=dict(hidden=128, layers=4, heads=4, mlp=256)),
-        data=DataPart(source="fashion-mnist"),
-        preprocessing=PreprocessingPart(mean=(0.286,) * 3, std=(0.353,) * 3),
+        model=ModelSpec(name="ViT-Ti/7", image_size=28, options=dict(hidden=128, layers=4, heads=4, mlp=256)),
+        data=DataConfig(source="fashion-mnist"),
+        preprocessing=PreprocessingConfig(mean=(0.286,) * 3, std=(0.353,) * 3),
         augmentation=Augmentation(crop="pad", pad=1, flip=True),
-        optimizer=OptimizerPart(learning_rate=1e-3, weight_decay=0.05, clip_norm=1.0),
-        schedule=SchedulePart(decay="cosine", warmup_steps=60),
+        optimizer=OptimizerConfig(learning_rate=1e-3, weight_decay=0.05, clip_norm=1.0),
+        schedule=ScheduleConfig(decay="cosine", warmup_steps=60),
     )
 
 
@@ -92,12 +92,12 @@ def fashion_mnist() -> Recipe:
         epochs=5,
         batch_size=96,
         checkpoint_every=1000,
-        model=ModelPart(name="ViT-Ti/7", image_size=28, options=dict(hidden=64, layers=4, heads=2, mlp=128)),
-        data=DataPart(source="fashion-mnist-full"),
-        preprocessing=PreprocessingPart(mean=(0.286,) * 3, std=(0.353,) * 3),
+        model=ModelSpec(name="ViT-Ti/7", image_size=28, options=dict(hidden=64, layers=4, heads=2, mlp=128)),
+        data=DataConfig(source="fashion-mnist-full"),
+        preprocessing=PreprocessingConfig(mean=(0.286,) * 3, std=(0.353,) * 3),
         augmentation=Augmentation(crop="pad", pad=1, flip=True),
-        optimizer=OptimizerPart(learning_rate=3e-3, weight_decay=0.05, clip_norm=1.0),
-        schedule=SchedulePart(decay="cosine", warmup_steps=60),
+        optimizer=OptimizerConfig(learning_rate=3e-3, weight_decay=0.05, clip_norm=1.0),
+        schedule=ScheduleConfig(decay="cosine", warmup_steps=60),
     )
 
 
@@ -112,10 +112,10 @@ def scratch() -> Recipe:
         epochs=90,
         batch_size=256,
         evaluate_every=500,
-        model=ModelPart(name="ViT-S/16", image_size=224),
+        model=ModelSpec(name="ViT-S/16", image_size=224),
         augmentation=Augmentation(crop="inception", flip=True),
-        optimizer=OptimizerPart(learning_rate=1e-3, weight_decay=0.1, clip_norm=1.0),
-        schedule=SchedulePart(decay="cosine", warmup_steps=500),
+        optimizer=OptimizerConfig(learning_rate=1e-3, weight_decay=0.1, clip_norm=1.0),
+        schedule=ScheduleConfig(decay="cosine", warmup_steps=500),
     )
 
 
@@ -138,7 +138,7 @@ def table3() -> tuple[Entry, ...]:
     return (*_on_jft(), *_on_imagenet_21k(), *_on_imagenet())
 
 
-def large_scale(name: str, about: str, model: ModelPart, epochs: float) -> Recipe:
+def large_scale(name: str, about: str, model: ModelSpec, epochs: float) -> Recipe:
     """What the paper's pretraining has in common (Table 3, section 4.1): batch 4096, 10k warm-up, 224 pixels."""
     return Recipe(
         name=name,
@@ -151,10 +151,10 @@ def large_scale(name: str, about: str, model: ModelPart, epochs: float) -> Recip
         model=model,
         preprocessing=AT_224,
         augmentation=Augmentation(crop="inception", flip=True),
-        objective=ObjectivePart(loss="sigmoid", head_bias=-10.0),
-        optimizer=OptimizerPart(weight_decay=0.1, clip_norm=0.0),
-        schedule=SchedulePart(decay="linear", warmup_steps=10_000, end_learning_rate=1e-5),
-        scale=ScalePart(accumulation="auto"),
+        objective=ObjectiveConfig(loss="sigmoid", head_bias=-10.0),
+        optimizer=OptimizerConfig(weight_decay=0.1, clip_norm=0.0),
+        schedule=ScheduleConfig(decay="linear", warmup_steps=10_000, end_learning_rate=1e-5),
+        scale=ScaleConfig(accumulation="auto"),
     )
 
 
@@ -169,13 +169,13 @@ def _table3(model: str, data: str, title: str, epochs: int, dropout: float) -> R
     return large_scale(
         f"table3/{slug(model)}-{data}-{epochs}ep",
         f"{model} on {title}, {epochs} epochs (Table 3)",
-        ModelPart(name=model, image_size=224, options=options),
+        ModelSpec(name=model, image_size=224, options=options),
         epochs,
     )
 
 
 def _with_rate(recipe: Recipe, rate: float, weight_decay: float, clip_norm: float = 0.0) -> Recipe:
-    part = OptimizerPart(learning_rate=rate, weight_decay=weight_decay, clip_norm=clip_norm)
+    part = OptimizerConfig(learning_rate=rate, weight_decay=weight_decay, clip_norm=clip_norm)
     return recipe.model_copy(update={"optimizer": part})
 
 
@@ -195,7 +195,7 @@ def _on_imagenet_21k() -> tuple[Entry, ...]:
     entries = []
     for model, epochs, upstream, score in IMAGENET_21K_ROWS:
         recipe = _with_rate(_table3(model, "i21k", "ImageNet-21k", epochs, 0.1), 1e-3, 0.03)
-        recipe = recipe.model_copy(update={"data": DataPart(source="imagenet-21k")})
+        recipe = recipe.model_copy(update={"data": DataConfig(source="imagenet-21k")})
         expected = "not published apart; not measured here"
         if upstream is not None:
             expected = (
@@ -212,9 +212,9 @@ def _on_imagenet() -> tuple[Entry, ...]:
         recipe = _with_rate(_table3(model, "imagenet", "ImageNet", 300, 0.1), 3e-3, 0.3, clip_norm=1.0)
         recipe = recipe.model_copy(
             update={
-                "data": DataPart(source="imagenet"),
-                "objective": ObjectivePart(loss="sigmoid", head_bias=-6.9),
-                "schedule": SchedulePart(decay="cosine", warmup_steps=10_000),
+                "data": DataConfig(source="imagenet"),
+                "objective": ObjectiveConfig(loss="sigmoid", head_bias=-6.9),
+                "schedule": ScheduleConfig(decay="cosine", warmup_steps=10_000),
             }
         )
         expected = (

@@ -7,7 +7,7 @@ from pydantic import BaseModel, ConfigDict, Field
 Positive = Annotated[int, Field(gt=0)]
 
 
-class ScalePart(BaseModel):
+class ScaleConfig(BaseModel):
     """How a run is carried out.
 
     Attributes:

@@ -10,20 +10,20 @@ from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, ValidationErro
 from vitlab.errors import UserError, unknown_name
 from vitlab.recipes.augmentation import Augmentation
 from vitlab.recipes.preprocessing import Interpolation, Resize
-from vitlab.recipes.scale import ScalePart
+from vitlab.recipes.scale import ScaleConfig
 
 OptionValue = bool | int | float | str | list[int]
 Positive = Annotated[int, Field(gt=0)]
 NotNegative = Annotated[int, Field(ge=0)]
 
 
-class Part(BaseModel):
+class Section(BaseModel):
     """A frozen piece of a recipe; keys that it does not have are refused."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, allow_inf_nan=False)
 
 
-class ModelPart(Part):
+class ModelSpec(Section):
     """Which model: a name of the zoo and fields of its configuration that differ.
 
     Attributes:
@@ -37,7 +37,7 @@ class ModelPart(Part):
     options: dict[str, OptionValue] = {}
 
 
-class DataPart(Part):
+class DataConfig(Section):
     """Which images, and what happens to those that cannot be read.
 
     Attributes:
@@ -60,7 +60,7 @@ class DataPart(Part):
     workers: NotNegative | None = None
 
 
-class PreprocessingPart(Part):
+class PreprocessingConfig(Section):
     """How images are brought to the model's input size; mean and std of none are those of the weights."""
 
     resize: Resize = "square"
@@ -70,7 +70,7 @@ class PreprocessingPart(Part):
     std: tuple[PositiveFloat, PositiveFloat, PositiveFloat] | None = None
 
 
-class OptimizerPart(Part):
+class OptimizerConfig(Section):
     """How weights move (paper: section 4.1, Tables 3 and 4).
 
     Attributes:
@@ -89,7 +89,7 @@ class OptimizerPart(Part):
     clip_norm: float = Field(1.0, ge=0)
 
 
-class SchedulePart(Part):
+class ScheduleConfig(Section):
     """How the learning rate goes: a linear warm-up times a decay (paper: Tables 3 and 4).
 
     Attributes:
@@ -105,7 +105,7 @@ class SchedulePart(Part):
     factor: float = Field(0.1, gt=0, le=1)
 
 
-class ObjectivePart(Part):
+class ObjectiveConfig(Section):
     """What is minimised.
 
     Attributes:
@@ -119,7 +119,7 @@ class ObjectivePart(Part):
     head_bias: float = 0.0
 
 
-class Recipe(Part):
+class Recipe(Section):
     """One complete run of training. Pretraining and fine-tuning differ only in their values.
 
     Attributes:
@@ -144,14 +144,14 @@ class Recipe(Part):
     checkpoint_every: NotNegative = 200
     log_every: Positive = 10
     log: Literal["none", "tensorboard", "wandb"] = "none"
-    model: ModelPart = ModelPart()
-    data: DataPart = DataPart()
-    preprocessing: PreprocessingPart = PreprocessingPart()
+    model: ModelSpec = ModelSpec()
+    data: DataConfig = DataConfig()
+    preprocessing: PreprocessingConfig = PreprocessingConfig()
     augmentation: Augmentation = Augmentation()
-    objective: ObjectivePart = ObjectivePart()
-    optimizer: OptimizerPart = OptimizerPart()
-    schedule: SchedulePart = SchedulePart()
-    scale: ScalePart = ScalePart()
+    objective: ObjectiveConfig = ObjectiveConfig()
+    optimizer: OptimizerConfig = OptimizerConfig()
+    schedule: ScheduleConfig = ScheduleConfig()
+    scale: ScaleConfig = ScaleConfig()
 
     @model_validator(mode="after")
     def _one_length(self) -> Self:

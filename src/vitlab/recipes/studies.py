@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from vitlab.errors import unknown_name
 from vitlab.recipes import augreg, bit, entries, plain, pretrain, transfer
 from vitlab.recipes.augmentation import AUGREG, Augmentation
-from vitlab.recipes.scale import ScalePart
-from vitlab.recipes.schema import DataPart, ModelPart, OptionValue, Recipe, with_changes
+from vitlab.recipes.scale import ScaleConfig
+from vitlab.recipes.schema import DataConfig, ModelSpec, OptionValue, Recipe, with_changes
 
 THREE_SEEDS = (0, 1, 2)  # the paper's mean and deviation are of three runs
 
@@ -102,7 +102,7 @@ def shapes() -> Study:
     """
     shape: dict[str, OptionValue] = {"layers": 8, "hidden": 1024, "mlp": 2048, "heads": 16, "representation": 1024}
     start = _base("table3/vit-b32-jft-7ep")
-    base = start.model_copy(update={"model": ModelPart(name="ViT-B/32", image_size=224, options=shape)})
+    base = start.model_copy(update={"model": ModelSpec(name="ViT-B/32", image_size=224, options=shape)})
     rows = [_row("base", base)]
     rows += [_row(f"layers-{count}", _with_options(base, layers=count)) for count in (1, 2, 4, 16, 32, 64)]
     rows += [
@@ -149,11 +149,11 @@ def subsets() -> Study:
         "r50x1": _base("table3/r50x1-jft-7ep"),
         "r152x2": _base("table3/r152x2-jft-7ep"),
     }
-    stopping = ScalePart(accumulation="auto", validation=0.01, patience=5)
+    stopping = ScaleConfig(accumulation="auto", validation=0.01, patience=5)
     rows = [
         _row(
             f"{name}-{millions}M",
-            base.model_copy(update={"data": DataPart(share=round(millions / 303, 6)), "scale": stopping}),
+            base.model_copy(update={"data": DataConfig(share=round(millions / 303, 6)), "scale": stopping}),
         )
         for name, base in models.items()
         for millions in (9, 30, 90, 303)

@@ -3,8 +3,8 @@
 from vitlab.recipes import vtab
 from vitlab.recipes.augmentation import Augmentation
 from vitlab.recipes.entries import NOT_MEASURED, Entry
-from vitlab.recipes.scale import ScalePart
-from vitlab.recipes.schema import DataPart, ModelPart, ObjectivePart, OptimizerPart, Recipe, SchedulePart
+from vitlab.recipes.scale import ScaleConfig
+from vitlab.recipes.schema import DataConfig, ModelSpec, ObjectiveConfig, OptimizerConfig, Recipe, ScheduleConfig
 
 # Data set, its title, steps, learning rates that the paper tries, the one of them that the recipe has, share of train
 # that the rates are tried on, training images, and top-1 of ViT-B/16 and ViT-L/16 from ImageNet-21k (Table 5).
@@ -43,12 +43,12 @@ def demo_downstream() -> Recipe:
         steps=800,
         batch_size=64,
         averaging=0.98,
-        model=ModelPart(image_size=35),
-        data=DataPart(source="digits"),
+        model=ModelSpec(image_size=35),
+        data=DataConfig(source="digits"),
         augmentation=Augmentation(crop="inception", area=(0.7, 1.0), flip=False),
-        objective=ObjectivePart(label_smoothing=0.1),
-        optimizer=OptimizerPart(learning_rate=1.5e-3, weight_decay=0.1, clip_norm=1.0),
-        schedule=SchedulePart(decay="cosine", warmup_steps=60),
+        objective=ObjectiveConfig(label_smoothing=0.1),
+        optimizer=OptimizerConfig(learning_rate=1.5e-3, weight_decay=0.1, clip_norm=1.0),
+        schedule=ScheduleConfig(decay="cosine", warmup_steps=60),
     )
 
 
@@ -66,8 +66,8 @@ def finetune() -> Recipe:
         evaluate_every=100,
         checkpoint_every=100,
         augmentation=Augmentation(crop="inception", area=(0.35, 1.0), flip=True),
-        optimizer=OptimizerPart(learning_rate=3e-4, weight_decay=0.0, clip_norm=1.0),
-        schedule=SchedulePart(decay="cosine", warmup_steps=30),
+        optimizer=OptimizerConfig(learning_rate=3e-4, weight_decay=0.0, clip_norm=1.0),
+        schedule=ScheduleConfig(decay="cosine", warmup_steps=30),
     )
 
 
@@ -100,12 +100,12 @@ def paper_finetuning(name: str, about: str, source: str, steps: int, rate: float
         steps=steps,
         batch_size=512,
         checkpoint_every=500,
-        model=ModelPart(name="ViT-B/16", image_size=384),
-        data=DataPart(source=source),
+        model=ModelSpec(name="ViT-B/16", image_size=384),
+        data=DataConfig(source=source),
         augmentation=Augmentation(crop="random", flip=True),
-        optimizer=OptimizerPart(kind="sgd", learning_rate=rate, clip_norm=1.0),
-        schedule=SchedulePart(decay="cosine", warmup_steps=500 if steps > 500 else 100),
-        scale=ScalePart(accumulation="auto"),
+        optimizer=OptimizerConfig(kind="sgd", learning_rate=rate, clip_norm=1.0),
+        schedule=ScheduleConfig(decay="cosine", warmup_steps=500 if steps > 500 else 100),
+        scale=ScaleConfig(accumulation="auto"),
     )
 
 
@@ -129,7 +129,7 @@ def _row(
 def _larger(size: int, model: str, scores: str) -> Entry:
     name, about = f"table4/imagenet-{size}", f"{model} on ImageNet at {size} pixels, averaged (Table 2)"
     recipe = paper_finetuning(name, about, "imagenet", 20_000, 0.03).model_copy(
-        update={"averaging": 0.9999, "model": ModelPart(name=model, image_size=size)}
+        update={"averaging": 0.9999, "model": ModelSpec(name=model, image_size=size)}
     )
     expected = f"{scores} (Table 2); not measured here"
     return Entry(recipe, "finetune", 1_281_167, expected, f"{CHOSEN}; this rate of the grid")

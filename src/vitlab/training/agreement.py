@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from vitlab.data.loader import Batch
 from vitlab.errors import UserError
-from vitlab.runtime import Runtime, sums, texts
+from vitlab.runtime import Runtime, all_gather_text, all_reduce_sum
 from vitlab.training.interruption import StopRequest
 from vitlab.training.saving import Saver
 
@@ -72,9 +72,9 @@ class Agreement:
                 raise UserError(mistake)
             return Agreed(rows, skipped, self._request.signal)
         own = (rows, skipped, self._sent(signal.SIGINT), self._sent(signal.SIGTERM), bool(mistake), self._saver.is_down)
-        all_rows, all_skipped, interrupted, terminated, mistaken, down = sums(self._runtime, own)
+        all_rows, all_skipped, interrupted, terminated, mistaken, down = all_reduce_sum(self._runtime, own)
         if mistaken:
-            raise UserError(next(text for text in texts(self._runtime, mistake) if text))
+            raise UserError(next(text for text in all_gather_text(self._runtime, mistake) if text))
         if down == self._runtime.ranks and self._saver.awaits_others:
             self._saver.all_are_down()
         sent = signal.SIGTERM if terminated else signal.SIGINT if interrupted else None

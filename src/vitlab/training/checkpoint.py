@@ -14,7 +14,7 @@ from torch import Tensor
 
 from vitlab import files
 from vitlab.errors import UserError
-from vitlab.runtime import Runtime, sums
+from vitlab.runtime import Runtime, all_reduce_sum
 from vitlab.training import checkpoint_files as disk
 from vitlab.training.state import TrainingState
 
@@ -130,7 +130,7 @@ def _readable(folder: Path, runtime: Runtime) -> dict[str, Any] | None:
     except (OSError, ValueError, KeyError, TypeError) as error:
         problem = str(error)
         log.warning("checkpoint %s is not readable (%s); trying the one before", folder.name, problem)
-    [problems] = sums(runtime, [bool(problem)])
+    [problems] = all_reduce_sum(runtime, [bool(problem)])
     return about if not problems else None
 
 

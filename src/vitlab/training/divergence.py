@@ -9,7 +9,7 @@ from torch import Tensor
 from vitlab.data.loader import Batch
 from vitlab.data.sources import Source
 from vitlab.errors import UserError
-from vitlab.runtime import Runtime, texts
+from vitlab.runtime import Runtime, all_gather_text
 from vitlab.training.step import StepResult
 
 NAMED = 4
@@ -81,8 +81,10 @@ class FiniteWatch:
     def _failure(self, pending: _Pending) -> Diverged:
         loss = float(pending.result.loss) / max(1, pending.result.rows)
         own = self._images(pending.batch)
-        blamed = [text for text in texts(self._runtime, "" if loss - loss == 0 else f"loss {loss:g}; {own}") if text]
-        all_of_them = texts(self._runtime, f"gradient norm {float(pending.result.gradient_norm):g}; {own}")
+        blamed = [
+            text for text in all_gather_text(self._runtime, "" if loss - loss == 0 else f"loss {loss:g}; {own}") if text
+        ]
+        all_of_them = all_gather_text(self._runtime, f"gradient norm {float(pending.result.gradient_norm):g}; {own}")
         return Diverged(
             f"step {pending.step}: {(blamed or all_of_them)[0]}; nothing was changed by this step. "
             "Try a lower optimizer.learning_rate or a longer schedule.warmup_steps"

@@ -3,8 +3,8 @@
 from collections.abc import Callable, Sequence
 
 from vitlab.models.build import Model
-from vitlab.recipes.scale import ScalePart
-from vitlab.runtime import Runtime, sums, together
+from vitlab.recipes.scale import ScaleConfig
+from vitlab.runtime import Runtime, all_reduce_sum, raise_on_all
 from vitlab.training import parallel
 from vitlab.training.interruption import BrokenOff, StopRequest
 from vitlab.training.parallel import Replica
@@ -31,7 +31,7 @@ def judge(
     """
     numbers: dict[str, float] = {}
     done = False
-    with parallel.whole_model(replica, state.kept_weights(), runtime) as model, together(runtime):
+    with parallel.whole_model(replica, state.kept_weights(), runtime) as model, raise_on_all(runtime):
         if runtime.is_first:
             assert model is not None
             try:
@@ -42,7 +42,7 @@ def judge(
             except BrokenOff:
                 pass
     replica.model.train()
-    is_done, has_score, score = sums(runtime, (done, SCORE in numbers, numbers.get(SCORE, 0.0)))
+    is_done, has_score, score = all_reduce_sum(runtime, (done, SCORE in numbers, numbers.get(SCORE, 0.0)))
     if not is_done:
         return {}
     state.progress.evaluated = step
@@ -58,6 +58,6 @@ def _note_score(progress: Progress, step: int, score: float) -> None:
         progress.stale += 1
 
 
-def is_over(progress: Progress, scale: ScalePart) -> bool:
+def is_over(progress: Progress, scale: ScaleConfig) -> bool:
     """Whether the score has not risen for so long that training ends early."""
     return 0 < scale.patience <= progress.stale

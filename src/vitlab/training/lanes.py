@@ -17,7 +17,7 @@ from vitlab.errors import UserError
 from vitlab.models.build import Model
 from vitlab.recipes.configs import ViTConfig
 from vitlab.recipes.cost import flops
-from vitlab.recipes.scale import ScalePart
+from vitlab.recipes.scale import ScaleConfig
 from vitlab.recipes.schema import Recipe
 from vitlab.runtime import Runtime
 
@@ -118,7 +118,7 @@ def lanes_of(recipe: Recipe, model: Model, runtime: Runtime) -> int:
     return max(1, min(torch.get_num_threads(), MOST_LANES, recipe.batch_size // FEWEST_IMAGES))
 
 
-def _hindrance(scale: ScalePart, model: Model, runtime: Runtime) -> str:
+def _hindrance(scale: ScaleConfig, model: Model, runtime: Runtime) -> str:
     if runtime.device.type != "cpu":
         return f"lanes are for a processor, and this is {runtime.device}"
     if runtime.ranks > 1:

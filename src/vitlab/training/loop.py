@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from vitlab import weights
 from vitlab.data import loader
 from vitlab.data.augmentation.mixing import check_ranks
-from vitlab.data.light import is_light
+from vitlab.data.in_memory import is_light
 from vitlab.data.loader import Batch
 from vitlab.data.prefetch import prefetched
 from vitlab.data.sources import Source

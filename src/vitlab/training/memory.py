@@ -10,7 +10,7 @@ from vitlab.errors import UserError
 from vitlab.models.build import Model
 from vitlab.recipes import memory as arithmetic
 from vitlab.recipes.schema import Recipe
-from vitlab.runtime import Runtime, largest, seeded
+from vitlab.runtime import Runtime, all_reduce_max, seeded
 from vitlab.training import objectives
 from vitlab.training.divergence import TrainingFailed
 
@@ -40,7 +40,7 @@ def parts_of_a_batch(recipe: Recipe, model: Model, runtime: Runtime) -> int:
     parts = -(-share // min(fitting, share))
     while runtime.device.type == "cuda" and parts < share and not _fits(recipe, model, runtime, -(-share // parts)):
         parts = min(share, parts + max(1, parts // 4))
-    return int(largest(runtime, parts))
+    return int(all_reduce_max(runtime, parts))
 
 
 def _most_images(recipe: Recipe, model: Model, runtime: Runtime) -> int:

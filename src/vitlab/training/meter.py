@@ -8,7 +8,7 @@ import torch
 
 from vitlab.models.build import Model
 from vitlab.recipes import cost, hardware
-from vitlab.runtime import Runtime, sums
+from vitlab.runtime import Runtime, all_reduce_sum
 from vitlab.training.energy import Energy
 from vitlab.training.progress import Moment
 from vitlab.training.step import StepResult
@@ -53,7 +53,7 @@ class Meter:
         seconds = max(1e-9, time.perf_counter() - self._since)
         steps = max(1, len(self._results))
         own = (loss, hits, rows, self._waited / self._runtime.ranks, self._energy.take())
-        loss, hits, rows, waited, joules = sums(self._runtime, own)
+        loss, hits, rows, waited, joules = all_reduce_sum(self._runtime, own)
         self._waited_in_all += waited
         self._timed_in_all += seconds
         speed = rows / seconds

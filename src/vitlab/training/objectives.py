@@ -4,15 +4,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from vitlab.recipes.schema import ObjectivePart
+from vitlab.recipes.schema import ObjectiveConfig
 
 
-def loss(logits_BK: Tensor, targets: Tensor, objective: ObjectivePart) -> Tensor:
+def loss(logits_BK: Tensor, targets: Tensor, objective: ObjectiveConfig) -> Tensor:
     """Mean loss per image, a float32 scalar; see `total`."""
     return total(logits_BK, targets, objective) / len(logits_BK)
 
 
-def total(logits_BK: Tensor, targets: Tensor, objective: ObjectivePart) -> Tensor:
+def total(logits_BK: Tensor, targets: Tensor, objective: ObjectiveConfig) -> Tensor:
     """Summed loss of the images, a float32 scalar: sums of parts of a batch add up to the whole batch's.
 
     Softmax cross-entropy (paper: section 4.1, fine-tuning), or sigmoid cross-entropy summed over the classes (the

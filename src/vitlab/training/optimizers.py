@@ -7,10 +7,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from vitlab.recipes.schema import OptimizerPart, SchedulePart
+from vitlab.recipes.schema import OptimizerConfig, ScheduleConfig
 
 
-def build_optimizer(weights: Iterable[Tensor], part: OptimizerPart) -> torch.optim.Optimizer:
+def build_optimizer(weights: Iterable[Tensor], part: OptimizerConfig) -> torch.optim.Optimizer:
     """AdamW (the paper's Adam with decoupled decay, on all parameters) or SGD with momentum 0.9.
 
     The decay of a step is learning rate times weight decay times the weight, as in the original's Adam.
@@ -23,7 +23,7 @@ def build_optimizer(weights: Iterable[Tensor], part: OptimizerPart) -> torch.opt
     return torch.optim.SGD(groups, part.learning_rate, 0.9, weight_decay=part.weight_decay, fused=True)
 
 
-def _groups(weights: list[Tensor], part: OptimizerPart) -> list[dict[str, Any]]:
+def _groups(weights: list[Tensor], part: OptimizerConfig) -> list[dict[str, Any]]:
     """Kernels with the decay, the rest without.
 
     Dense kernels have two dimensions, convolutions four; biases and norms one, class token and position tables three.
@@ -34,7 +34,7 @@ def _groups(weights: list[Tensor], part: OptimizerPart) -> list[dict[str, Any]]:
     return [{"params": some, "weight_decay": decay} for some, decay in decays if some]
 
 
-def learning_rate(part: SchedulePart, peak: float, step: int, total_steps: int) -> float:
+def learning_rate(part: ScheduleConfig, peak: float, step: int, total_steps: int) -> float:
     """The learning rate of update `step`, counted from 1: a linear warm-up times a decay (paper: Tables 3 and 4).
 
     With t = (step - warm-up) / (total - warm-up) kept in [0, 1], linear is end + (peak - end)(1 - t) and cosine

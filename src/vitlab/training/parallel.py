@@ -22,8 +22,8 @@ from torch.utils.checkpoint import checkpoint
 from vitlab.errors import UserError
 from vitlab.models.build import Model
 from vitlab.models.resnet import ResNet, Unit
-from vitlab.recipes.scale import ScalePart
-from vitlab.runtime import Runtime, sum_on_device
+from vitlab.recipes.scale import ScaleConfig
+from vitlab.runtime import Runtime, all_reduce_on_device
 from vitlab.training.lanes import Lanes
 
 
@@ -66,7 +66,7 @@ def blocks_of(model: Model) -> list[nn.Module]:
     return list(model.blocks)
 
 
-def spread(model: Model, scale: ScalePart, runtime: Runtime, lanes: int = 1) -> Replica:
+def spread(model: Model, scale: ScaleConfig, runtime: Runtime, lanes: int = 1) -> Replica:
     """This process's share of `model`, as `scale` says.
 
     Args:
@@ -99,7 +99,7 @@ def spread(model: Model, scale: ScalePart, runtime: Runtime, lanes: int = 1) -> 
     return Replica(called, dict(model.named_parameters()), {}, model, Lanes(model, lanes) if lanes > 1 else None)
 
 
-def chosen_way(model: Model, scale: ScalePart, runtime: Runtime) -> str:
+def chosen_way(model: Model, scale: ScaleConfig, runtime: Runtime) -> str:
     """What "auto" is: ddp where weights, gradients and Adam's moments fill at most half a GPU, else fsdp."""
     if runtime.ranks == 1:
         return "none"
@@ -113,7 +113,7 @@ def chosen_way(model: Model, scale: ScalePart, runtime: Runtime) -> str:
     return "ddp" if held <= torch.cuda.get_device_properties(runtime.device).total_memory / 2 else "fsdp"
 
 
-def _recompute_and_compile(model: Model, scale: ScalePart) -> None:
+def _recompute_and_compile(model: Model, scale: ScaleConfig) -> None:
     for block in blocks_of(model):
         if scale.recompute:
             # Assigned, not wrapped: the names of the parameters stay as they are.
@@ -202,7 +202,7 @@ def collect_gradients(replica: Replica) -> list[Tensor]:
 def global_norm(replica: Replica, gradients: list[Tensor], runtime: Runtime) -> Tensor:
     """The 2-norm of all gradients together, wherever their pieces are."""
     norm = torch.nn.utils.get_total_norm(gradients, foreach=True)
-    return sum_on_device(runtime, norm.square()).sqrt() if replica.is_cut else norm
+    return all_reduce_on_device(runtime, norm.square()).sqrt() if replica.is_cut else norm
 
 
 @contextmanager

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from vitlab.recipes.schema import ObjectivePart
-from vitlab.runtime import Runtime, sum_on_device
+from vitlab.recipes.schema import ObjectiveConfig
+from vitlab.runtime import Runtime, all_reduce_on_device
 from vitlab.training import objectives, parallel
 from vitlab.training.parallel import Replica
 
@@ -41,7 +41,7 @@ def update(
     parts: Parts,
     rows_of_all: int,
     *,
-    objective: ObjectivePart,
+    objective: ObjectiveConfig,
     clip_norm: float,
     runtime: Runtime,
 ) -> StepResult:
@@ -64,13 +64,13 @@ def update(
         if clip_norm:
             torch.nn.utils.clip_grads_with_norm_(replica.weights.values(), clip_norm, norm, foreach=True)
         wrong = ~(torch.isfinite(loss) & torch.isfinite(norm))
-        finite = sum_on_device(runtime, wrong.float()) == 0
+        finite = all_reduce_on_device(runtime, wrong.float()) == 0
         _move(optimizer, finite)
     return StepResult(loss, hits, rows, norm, finite)
 
 
 def _backward(
-    replica: Replica, parts: Parts, rows_of_all: int, objective: ObjectivePart, runtime: Runtime
+    replica: Replica, parts: Parts, rows_of_all: int, objective: ObjectiveConfig, runtime: Runtime
 ) -> tuple[Tensor, Tensor, int]:
     """Loss and hits, summed over this process's images, and how many those are; gradients are left behind."""
 

@@ -1,0 +1,155 @@
+"""What the user writes for tar shards -> a source: a pattern, a folder of shards, or URLs of one."""
+
+import glob
+import re
+from collections.abc import Callable, Sequence
+from itertools import product
+from pathlib import Path
+from typing import Protocol
+
+from vitlab.data.folders import TEST_FOLDERS
+from vitlab.data.sources import Bad, TrainOrTest
+from vitlab.errors import UserError
+from vitlab.shards.remote import find_file, find_matching
+from vitlab.shards.source import ShardSource, open_remote_shards, open_shards
+
+MAX_SHARDS = 1_000_000
+RANGE = re.compile(r"(\d+)\.\.(\d+)")
+BRACES = re.compile(r"\{([^{}]*)\}")
+WAYS = "tar shards are path/train-{000..010}.tar, path/train-*.tar, their folder, or a URL of the same form"
+
+
+class _Open(Protocol):
+    """Opens shards by name; see `shards.open_shards`."""
+
+    def __call__(
+        self,
+        names: Sequence[str],
+        name: str,
+        *,
+        classes: tuple[str, ...] | None = None,
+        split: TrainOrTest | None = None,
+    ) -> ShardSource: ...
+
+
+def open_tar_folder(folder: Path, tars: list[Path], split: TrainOrTest, bad: Bad = "refuse") -> ShardSource:
+    """One side of a folder of shards: train-*.tar with its test side, or shards that are split together."""
+    if any(path.name.startswith("train") for path in tars):
+        return open_tar_pattern(folder / "train*.tar", str(folder), split, bad)
+    return open_shards(tars, str(folder), split=split, bad=bad)
+
+
+def open_tar_pattern(pattern: Path, source: str, split: TrainOrTest, bad: Bad = "refuse") -> ShardSource:
+    """One side of local shards.
+
+    Args:
+        pattern: of the training shards where its name says `train`; else of all.
+        source: as the user wrote it.
+        split: the wanted side.
+        bad: whether incomplete samples and shards that are cut short are refused or left out.
+
+    Raises:
+        UserError: a shard is missing or refused, or there is no test side.
+    """
+
+    def opened(
+        names: Sequence[str], name: str, *, classes: tuple[str, ...] | None = None, split: TrainOrTest | None = None
+    ) -> ShardSource:
+        return open_shards([Path(path) for path in names], name, classes=classes, split=split, bad=bad)
+
+    def matching(text: str) -> list[str]:
+        return sorted(glob.glob(text))  # noqa: PTH207 (the pattern may be absolute)
+
+    def existing(text: str) -> list[str]:
+        return [text] if Path(text).is_file() else []
+
+    return _open_side(str(pattern), source, split, opened, matching, existing)
+
+
+def open_tar_url(url: str, split: TrainOrTest, bad: Bad = "refuse") -> ShardSource:
+    """One side of shards behind URLs; see `open_tar_pattern`.
+
+    Raises:
+        UserError: see `open_tar_pattern`; it names no tar, or the storage cannot be reached.
+    """
+    if not url.endswith(".tar"):
+        raise UserError(f"{url}: this URL names no tar shards; {WAYS}")
+
+    def opened(
+        names: Sequence[str], name: str, *, classes: tuple[str, ...] | None = None, split: TrainOrTest | None = None
+    ) -> ShardSource:
+        return open_remote_shards(names, name, classes=classes, split=split, bad=bad)
+
+    return _open_side(url, url, split, opened, find_matching, lambda text: [find_file(text).url])
+
+
+def _open_side(
+    pattern: str,
+    source: str,
+    split: TrainOrTest,
+    opened: _Open,
+    matching: Callable[[str], list[str]],
+    existing: Callable[[str], list[str]],
+) -> ShardSource:
+    train = find_shards(pattern, matching, existing)
+    folder, slash, name = pattern.rpartition("/")
+    if "train" not in name:
+        return opened(train, source, split=split)
+    whole = opened(train, f"{source} (train part)")
+    if split == "train":
+        return whole
+    stem = name.partition("train")[0]
+    for side in TEST_FOLDERS:
+        names = matching(f"{glob.escape(folder)}{slash}{glob.escape(stem)}{side}[-_.0-9]*tar")
+        if names:
+            return opened(names, f"{source} ({side} part)", classes=whole.classes)
+    raise UserError(
+        f"{source}: there are no test shards; name them {stem}val-*.tar beside {name}, "
+        "or give shards without `train` in their names to have them split"
+    )
+
+
+def find_shards(pattern: str, matching: Callable[[str], list[str]], existing: Callable[[str], list[str]]) -> list[str]:
+    """The tar files that a pattern means: `{000..010}` and `{a,b}` are written out, `*` and `?` match.
+
+    Args:
+        pattern: a path or a URL.
+        matching: lists what matches `*` and `?`.
+        existing: gives a name back where there is such a file, else [].
+
+    Raises:
+        UserError: a written-out file is missing, or nothing matches.
+    """
+    names: list[str] = []
+    for text in expand_braces(pattern):
+        found = matching(text) if glob.has_magic(text) else existing(text)
+        if not found:
+            raise UserError(f"{text}: there is no such tar shard; {WAYS}")
+        names += found
+    return names
+
+
+def expand_braces(pattern: str) -> list[str]:
+    """Writes out `{000..010}` (its first number's width is kept) and `{a,b}`.
+
+    Raises:
+        UserError: it stands for more than a million names.
+    """
+    parts = BRACES.split(pattern)
+    choices = [_choices(part) if number % 2 else [part] for number, part in enumerate(parts)]
+    count = 1
+    for choice in choices:
+        count *= len(choice)
+    if count > MAX_SHARDS:
+        raise UserError(f"{pattern}: it stands for {count:,} shards; {MAX_SHARDS:,} are the most")
+    return ["".join(chosen) for chosen in product(*choices)]
+
+
+def _choices(inside: str) -> list[str]:
+    numbers = RANGE.fullmatch(inside)
+    if not numbers:
+        return inside.split(",")
+    first, last = int(numbers[1]), int(numbers[2])
+    if last - first >= MAX_SHARDS:
+        raise UserError(f"{{{inside}}}: it stands for more than {MAX_SHARDS:,} shards")
+    return [str(number).zfill(len(numbers[1])) for number in range(first, last + 1)]
