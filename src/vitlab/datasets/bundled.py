@@ -38,7 +38,7 @@ def open_bundled(name: str, split: TrainOrTest) -> ShardSource:
     Raises:
         UserError: the installed files are damaged.
     """
-    folder = files("vitlab.data") / "bundled" / SETS[name].folder
+    folder = files("vitlab.datasets") / "bundled" / SETS[name].folder
     try:
         index = from_json((folder / f"{split}.index.json").read_bytes(), f"{name}'s {split} index")
         packed = (folder / f"{split}.tar.xz").read_bytes()
