@@ -10,7 +10,6 @@ import typer
 
 from vitlab import weights
 from vitlab.cli import options
-from vitlab.cli.accuracies import accuracy_table
 from vitlab.cli.output import Cell, ResultTable, file_of, percent, show, store
 from vitlab.cli.processes import one_voice
 from vitlab.data.sources import Source
@@ -20,6 +19,7 @@ from vitlab.datasets.opening import split_path
 from vitlab.errors import UserError
 from vitlab.evaluation import accuracy, calibration, dump, imagenet
 from vitlab.evaluation.accuracy import Accuracy
+from vitlab.evaluation.accuracy_table import accuracy_table
 from vitlab.evaluation.imagenet import Counted
 from vitlab.evaluation.intervals import wilson
 from vitlab.models.build import Model

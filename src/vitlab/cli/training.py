@@ -9,7 +9,6 @@ from pathlib import Path
 
 import typer
 
-from vitlab.cli.accuracies import accuracy_table
 from vitlab.cli.output import ResultTable, store
 from vitlab.data.selections import keyed_split, select
 from vitlab.data.sources import Source
@@ -17,6 +16,7 @@ from vitlab.datasets.catalog import known_as, open_source
 from vitlab.dedup.clean_list import without
 from vitlab.errors import UserError
 from vitlab.evaluation import accuracy
+from vitlab.evaluation.accuracy_table import accuracy_table
 from vitlab.models.build import Model
 from vitlab.recipes.schema import DataConfig, Recipe, with_changes
 from vitlab.runtime import RankLost, Runtime, choose, environment, process_group, raise_on_all
