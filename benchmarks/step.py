@@ -55,7 +55,7 @@ Step = Callable[[], object]
 def ours(name: str, batch: int, runtime: Runtime, compiled: bool) -> Step:
     """A step of vitlab's own training: its model, spread as a run would, and its update."""
     model = build(zoo.configure(f"ViT-{name}", {"num_classes": CLASSES, "image_size": 224})).to(runtime.device)
-    replica = parallel.spread(model, ScaleConfig(compile="step" if compiled else "none"), runtime)
+    replica = parallel.parallelize(model, ScaleConfig(compile="step" if compiled else "none"), runtime)
     replica.model.train()
     optimizer = build_optimizer(replica.weights.values(), OptimizerConfig(kind="adamw", learning_rate=RATE))
     images, labels = data(batch, runtime)

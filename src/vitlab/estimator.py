@@ -17,14 +17,12 @@ from vitlab import weights
 from vitlab.data import loader
 from vitlab.data.arrays_or_paths import count, source_of
 from vitlab.data.sources import Source
-from vitlab.errors import UserError
+from vitlab.errors import Interrupted, UserError
 from vitlab.models.build import Model, build, replace_head
 from vitlab.recipes import zoo
 from vitlab.recipes.schema import ModelSpec, OptimizerConfig, Recipe, ScheduleConfig
 from vitlab.runtime import Runtime, choose, environment, seeded
 from vitlab.training.initial_model import by_recipe
-from vitlab.training.interruption import Interrupted
-from vitlab.training.loop import train
 from vitlab.training.progress import Display
 from vitlab.training.run_directory import open_run
 

@@ -24,13 +24,12 @@ from vitlab import create_model
 from vitlab.cli.training import exit_code
 from vitlab.data import loader
 from vitlab.datasets.catalog import open_source
-from vitlab.errors import UserError
+from vitlab.errors import Interrupted, RankLost, UserError
 from vitlab.models.build import Model
 from vitlab.recipes import library
 from vitlab.recipes.schema import Recipe, with_changes
-from vitlab.runtime import RankLost, Runtime, choose, process_group, raise_on_all, seeded
-from vitlab.training import checkpoint, checkpoint_files, loop, objectives
-from vitlab.training.interruption import Interrupted
+from vitlab.runtime import Runtime, choose, process_group, raise_on_all, seeded
+from vitlab.training import checkpoint, checkpoint_files, objectives
 from vitlab.training.progress import Display
 from vitlab.training.run_directory import RunDirectory, open_run
 from vitlab.training.state import TrainingState
@@ -66,7 +65,7 @@ def carry_out(path: Path, order: dict) -> int:
         FAULTS[fault]()
     try:
         with process_group(choose("cpu")) as runtime:
-            # Lanes draw no random numbers.
+            # ThreadReplicas draw no random numbers.
             dropout = 0.1 if recipe.scale.lanes == "auto" else 0.0
             _train(path, recipe, runtime, order.get("dropout", dropout))
     except (UserError, Interrupted, loop.TrainingFailed, RankLost) as end:
@@ -200,11 +199,11 @@ def _endless_evaluation() -> None:
         while True:
             pass
 
-    loop.judge = functools.partial(_judge_by, loop.judge, [forever])
+    loop.validate = functools.partial(_judge_by, loop.validate, [forever])
 
 
-def _judge_by(judge, hooks, _given, *rest):
-    return judge(hooks, *rest)
+def _judge_by(validate, hooks, _given, *rest):
+    return validate(hooks, *rest)
 
 
 def _slow_saving() -> None:
@@ -234,15 +233,15 @@ def _struck(number: int, step: int, rank: int) -> None:
 
 def _full_disk(step: int) -> None:
     """Writing the checkpoint of a step fails half-way, as on a full disk."""
-    pieces = checkpoint_files._pieces_of_file
+    shards = checkpoint_files._pieces_of_file
     written: list[int] = []
 
     def failing(tensors):
         written.append(0)
-        for number, piece in enumerate(pieces(tensors)):
+        for number, shard in enumerate(shards(tensors)):
             if len(written) > 3 * step and number == 2:
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-            yield piece
+            yield shard
 
     checkpoint_files._pieces_of_file = failing
 

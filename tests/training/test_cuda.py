@@ -8,12 +8,12 @@ import torch
 
 from vitlab import create_model
 from vitlab.datasets.catalog import open_source
+from vitlab.errors import TrainingFailed
 from vitlab.models.build import Model
 from vitlab.recipes import library
 from vitlab.recipes.schema import Recipe, with_changes
 from vitlab.runtime import choose, seeded
 from vitlab.training import memory, objectives
-from vitlab.training.loop import TrainingFailed, train
 from vitlab.training.progress import Display
 from vitlab.training.run_directory import open_run, read_metrics
 
@@ -44,8 +44,8 @@ def _hash(model: Model) -> str:
 
 
 class _CrashAt(Display):
-    def show(self, moment) -> None:
-        if moment.step == 8:
+    def show(self, now) -> None:
+        if now.step == 8:
             raise RuntimeError("crash")
 
 
@@ -81,7 +81,7 @@ def test_the_parts_of_a_batch_that_fit_are_found_by_trying(tmp_path):
 def test_running_out_is_one_line(tmp_path):
     recipe = _recipe()
     with pytest.raises(TrainingFailed, match=r"scale\.accumulation=auto"):
-        with memory.shortage_told(recipe, choose("cuda"), 1):
+        with memory.shortage_as_failure(recipe, choose("cuda"), 1):
             torch.empty(2**50, dtype=torch.uint8, device="cuda")
 
 

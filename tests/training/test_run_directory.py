@@ -9,7 +9,7 @@ import pytest
 from vitlab.errors import UserError
 from vitlab.recipes import library
 from vitlab.recipes.schema import with_changes
-from vitlab.training.run_directory import open_run, read_metrics, told
+from vitlab.training.run_directory import one_line_write_errors, open_run, read_metrics
 
 RECIPE = library.find("finetune")
 
@@ -136,5 +136,5 @@ def test_someone_elses_hidden_file_is_left_alone(tmp_path):
 
 def test_a_full_disk_is_one_line(tmp_path):
     with pytest.raises(UserError, match=r"cannot write to .*No space left on device \(.* MB are free\)"):
-        with told(tmp_path):
+        with one_line_write_errors(tmp_path):
             raise OSError(errno.ENOSPC, "No space left on device")

@@ -24,7 +24,8 @@ from vitlab.dedup.pair_sheet import Shown, pair_sheet
 from vitlab.dedup.search import Embedding, Found, Search, check_search, join, read_references, run_blocks
 from vitlab.dedup.signatures import Signatures, why_unreadable
 from vitlab.errors import UserError
-from vitlab.evaluation.features import features_of, model_digest
+from vitlab.evaluation.features import features_of
+from vitlab.models.build import model_digest
 from vitlab.runtime import choose
 
 DEFAULT_OUT = Path("runs/dedup")

@@ -9,13 +9,11 @@ import typer
 from vitlab.cli import options
 from vitlab.cli.output import Cell, ResultTable, percent, show, store
 from vitlab.cli.training import exit_code
-from vitlab.errors import UserError
-from vitlab.evaluation import vtab
-from vitlab.evaluation.vtab_folder import Settings, TaskResult, finished, open_folder, released_if_empty
+from vitlab.errors import Interrupted, TrainingFailed, UserError
+from vitlab.experiments import vtab
+from vitlab.experiments.vtab_folder import Settings, TaskResult, finished, open_folder, released_if_empty
 from vitlab.recipes.vtab import TASKS, VtabTask
 from vitlab.runtime import choose
-from vitlab.training.interruption import Interrupted
-from vitlab.training.loop import TrainingFailed
 
 app = options.new_app()
 
@@ -46,6 +44,7 @@ def run_vtab(
     assignments += [f"steps={steps}"] if steps is not None else []
     assignments += [f"seed={seed}"] if seed is not None else []
     settings = Settings(model, linear, _rates(rates), tuple(assignments))
+    vtab.check_assignments(settings)
     chosen = vtab.chosen_tasks([name.strip() for name in tasks.split(",") if name.strip()])
     runtime = choose(device)
     settings = vtab.identified(settings)

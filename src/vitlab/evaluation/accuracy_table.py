@@ -34,6 +34,7 @@ def accuracy_table(measured: Accuracy, data: str, classes: tuple[str, ...], data
         numbers={
             "dataset": dataset,
             "images": measured.images,
+            "correct": measured.right(),
             "top1": measured.top(1),
             **({"top5": measured.top(5)} if measured.probabilities_NK.shape[1] > 5 else {}),
             "cross_entropy": measured.cross_entropy,

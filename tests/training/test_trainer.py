@@ -14,12 +14,11 @@ from safetensors.torch import load_file
 from vitlab import create_model, load_model
 from vitlab.data import loader
 from vitlab.datasets.catalog import open_source
+from vitlab.errors import Interrupted, TrainingFailed
 from vitlab.models.build import Model
 from vitlab.recipes import library
 from vitlab.recipes.schema import Recipe, with_changes
 from vitlab.runtime import choose, seeded
-from vitlab.training.interruption import Interrupted
-from vitlab.training.loop import TrainingFailed, train
 from vitlab.training.progress import Display
 from vitlab.training.run_directory import open_run, read_metrics
 
@@ -67,8 +66,8 @@ class _SignalAt(Display):
     def __init__(self, step: int, number: int) -> None:
         self.step, self.number = step, number
 
-    def show(self, moment) -> None:
-        if moment.step == self.step:
+    def show(self, now) -> None:
+        if now.step == self.step:
             os.kill(os.getpid(), self.number)
 
 
@@ -120,8 +119,8 @@ class _CrashAt(Display):
     def __init__(self, step: int) -> None:
         self.step = step
 
-    def show(self, moment) -> None:
-        if moment.step == self.step:
+    def show(self, now) -> None:
+        if now.step == self.step:
             raise RuntimeError("crash")
 
 
