@@ -13,7 +13,7 @@ import typer
 from vitlab import files, weights
 from vitlab.cli import options
 from vitlab.cli.fewshot import fewshot_table
-from vitlab.cli.output import ResultTable, show, store
+from vitlab.cli.output import show
 from vitlab.cli.training import Changes, run
 from vitlab.data import loader
 from vitlab.data.sources import Source
@@ -23,6 +23,7 @@ from vitlab.models.build import Model, build
 from vitlab.recipes import library
 from vitlab.report.figures import draw_inspection
 from vitlab.report.page import write_report
+from vitlab.results import Headline, ResultTable, write_table
 from vitlab.runtime import Runtime, choose, seeded
 
 app = options.new_app()
@@ -55,14 +56,14 @@ def demo(
     recipe = Changes(seed=seed, assignments=assignments).applied_to(library.find("demo-upstream"))
     pretrained = run(recipe, upstream, resume=True, device=device, title="1/4 pretrain on Fashion-MNIST")
     few = _few_shot(upstream, choose(device), recipe.seed)
-    store(few, out / "results" / "fewshot.json")
+    write_table(few, out / "results" / "fewshot.json")
     recipe = library.find("demo-downstream").model_copy(update={"init_from": str(upstream)})
     recipe = Changes(seed=seed, assignments=assignments).applied_to(recipe)
     finetuned = run(recipe, downstream, resume=True, device=device, title="3/4 fine-tune on digits")
     typer.echo("4/4 look inside and write the report", err=True)
     _look_inside(upstream, open_source("fashion-mnist", "test"), choose(device), out / "figures")
     table = _summary(pretrained, few, finetuned)
-    store(table, out / "results" / "summary.json")
+    write_table(table, out / "results" / "summary.json")
     files.write_json(out / "journey.json", JOURNEY)
     page = write_report([out], out / "report.html")
     show(table, as_json=as_json)
@@ -115,13 +116,9 @@ def _summary(pretrained: ResultTable, few: ResultTable, finetuned: ResultTable) 
         rows=rows,
         notes=[_few_shot_sentence(at_five)],
         headline=[
-            {"label": "Fashion-MNIST top-1 after pretraining", "value": f"{100 * upstream:.1f}", "unit": "%"},
-            {
-                "label": "digits, 5 shots, frozen features",
-                "value": f"{at_five['pretrained ViT']:.1f}",
-                "unit": "%",
-            },
-            {"label": "digits top-1 after fine-tuning", "value": f"{100 * downstream:.1f}", "unit": "%"},
+            Headline("Fashion-MNIST top-1 after pretraining", f"{100 * upstream:.1f}", "%"),
+            Headline("digits, 5 shots, frozen features", f"{at_five['pretrained ViT']:.1f}", "%"),
+            Headline("digits top-1 after fine-tuning", f"{100 * downstream:.1f}", "%"),
         ],
         numbers={"upstream_top1": upstream, "downstream_top1": downstream, "fewshot": few.numbers},
     )

@@ -11,12 +11,13 @@ from typing import Annotated
 import typer
 
 from vitlab.cli import options
-from vitlab.cli.output import ResultTable, percent, show, store
+from vitlab.cli.output import show
 from vitlab.cli.training import Changes, run
 from vitlab.errors import UserError
 from vitlab.recipes import library, studies
 from vitlab.recipes.schema import Recipe, from_toml
 from vitlab.recipes.studies import Row, Study, Sweep
+from vitlab.results import ResultTable, percent, write_table
 from vitlab.training.judging import SCORE
 from vitlab.training.run_directory import RECIPE, read_metrics
 
@@ -91,7 +92,7 @@ def conduct(study: Study, folder: Path, device: str) -> ResultTable:
     outcomes: list[Outcome] = []
     for row in study.rows:
         outcomes.append(_conducted(row, folder / _folder_name(row.name), device))
-        store(table(study, outcomes), folder / STUDY)
+        write_table(table(study, outcomes), folder / STUDY)
     return table(study, outcomes)
 
 

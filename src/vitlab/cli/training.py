@@ -9,7 +9,6 @@ from pathlib import Path
 
 import typer
 
-from vitlab.cli.output import ResultTable, store
 from vitlab.data.selections import keyed_split, select
 from vitlab.data.sources import Source
 from vitlab.datasets.catalog import known_as, open_source
@@ -19,6 +18,7 @@ from vitlab.evaluation import accuracy
 from vitlab.evaluation.accuracy_table import accuracy_table
 from vitlab.models.build import Model
 from vitlab.recipes.schema import DataConfig, Recipe, with_changes
+from vitlab.results import ResultTable, write_table
 from vitlab.runtime import RankLost, Runtime, choose, environment, process_group, raise_on_all
 from vitlab.training.initial_model import initial_model
 from vitlab.training.interruption import Interrupted
@@ -187,5 +187,5 @@ def _shown(title: str, steps: int, runtime: Runtime) -> Iterator[Display]:
 
 def _results(measured: accuracy.Accuracy, source: Source, data: str, directory: RunDirectory) -> ResultTable:
     table = accuracy_table(measured, source.name, source.classes, known_as(data))
-    store(table, directory.results / "accuracy.json")
+    write_table(table, directory.results / "accuracy.json")
     return table

@@ -7,12 +7,13 @@ from typing import Annotated
 import typer
 
 from vitlab.cli import options
-from vitlab.cli.output import Cell, ResultTable, percent, show, store
+from vitlab.cli.output import show
 from vitlab.cli.training import exit_code
 from vitlab.errors import UserError
 from vitlab.evaluation import vtab
 from vitlab.evaluation.vtab_folder import Settings, TaskResult, finished, open_folder, released_if_empty
 from vitlab.recipes.vtab import TASKS, VtabTask
+from vitlab.results import Cell, Headline, ResultTable, percent, write_table
 from vitlab.runtime import choose
 from vitlab.training.interruption import Interrupted
 from vitlab.training.loop import TrainingFailed
@@ -64,7 +65,7 @@ def run_vtab(
         results[task.name] = done
         print(f"{task.label}: {percent(done.accuracy)} of {done.images:,}", file=sys.stderr, flush=True)
     table = _table(results, settings)
-    store(table, out / "results" / "vtab.json")
+    write_table(table, out / "results" / "vtab.json")
     show(table, as_json=as_json)
 
 
@@ -106,7 +107,7 @@ def _table(results: dict[str, TaskResult], settings: Settings) -> ResultTable:
         columns=["task", "group", "test images", "top-1", "95 % interval", "chosen"],
         rows=rows,
         notes=[tuned if trials else "Tuning: none; one setting for all tasks."],
-        headline=[] if score is None else [{"label": "VTAB-1k, 19 tasks", "value": f"{100 * score:.2f}", "unit": "%"}],
+        headline=[] if score is None else [Headline("VTAB-1k, 19 tasks", f"{100 * score:.2f}", "%")],
         numbers={
             "tasks": {name: result.accuracy for name, result in results.items()},
             "groups": groups,
