@@ -24,7 +24,9 @@ TINY = dict(image_size=8, options=dict(hidden=32, layers=2, heads=2, mlp=64), de
 
 
 def tiny(**changes):
-    return vitlab.ViTClassifier("ViT-Ti/2", **({**TINY, "epochs": 2, "batch_size": 32} | changes))
+    length = {} if "recipe" in changes else {"epochs": 2, "batch_size": 32}
+    model = {} if "init_from" in changes else {"model": "ViT-Ti/2"}
+    return vitlab.ViTClassifier(**({**model, **TINY, **length} | changes))
 
 
 @pytest.fixture(scope="module")
@@ -134,7 +136,7 @@ def test_it_starts_from_trained_weights(fitted, digits, tmp_path):
 
 def test_a_recipe_decides_how_to_train(digits):
     images, labels = digits[0][:64], digits[1][:64]
-    recipe = Recipe(steps=1, batch_size=500, checkpoint_every=0)
+    recipe = Recipe(steps=1, batch_size=64, checkpoint_every=0)
     still = tiny(
         recipe=recipe.model_copy(update=dict(optimizer=recipe.optimizer.model_copy(update={"learning_rate": 1e-9})))
     )

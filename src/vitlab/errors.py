@@ -7,6 +7,8 @@ from collections.abc import Iterable
 class UserError(ValueError):
     """A mistake of the user's. The command line prints its message as one line and exits with code 2."""
 
+    exit_code = 2
+
 
 def unknown_name(kind: str, name: str, known: Iterable[str], *, listing: str) -> UserError:
     """The error for a name that is not known, with the nearest ones.
@@ -24,7 +26,9 @@ def unknown_name(kind: str, name: str, known: Iterable[str], *, listing: str) ->
 
 
 class TrainingFailed(Exception):
-    """Training went wrong on its own: a loss that is not finite, or too little memory. The command line exits with 3."""
+    """Training failed on its own: the loss is not finite, or memory ran out. The command line exits with code 3."""
+
+    exit_code = 3
 
 
 class Interrupted(Exception):
@@ -41,3 +45,5 @@ class Interrupted(Exception):
 
 class RankLost(Exception):
     """Another process of this run ended, so that this one cannot go on. The command line exits with 1."""
+
+    exit_code = 1

@@ -10,9 +10,9 @@ import vitlab
 from vitlab.cli.main import main
 from vitlab.datasets.catalog import open_source
 from vitlab.errors import UserError
-from vitlab.experiments import vtab as running
 from vitlab.evaluation.features import features_of
 from vitlab.evaluation.least_squares import factorise, solve
+from vitlab.experiments import vtab as running
 from vitlab.experiments.vtab_folder import Settings, finished, open_folder
 from vitlab.recipes import vtab
 from vitlab.runtime import choose

@@ -21,18 +21,18 @@ import torch.distributed.fsdp
 import torch.nn.parallel
 
 from vitlab import create_model
-from vitlab.cli.training import exit_code
 from vitlab.data import loader
 from vitlab.datasets.catalog import open_source
-from vitlab.errors import Interrupted, RankLost, UserError
+from vitlab.errors import Interrupted, RankLost, TrainingFailed, UserError
 from vitlab.models.build import Model
 from vitlab.recipes import library
 from vitlab.recipes.schema import Recipe, with_changes
 from vitlab.runtime import Runtime, choose, process_group, raise_on_all, seeded
-from vitlab.training import checkpoint, checkpoint_files, objectives
+from vitlab.training import checkpoint, checkpoint_files, objectives, trainer
 from vitlab.training.progress import Display
 from vitlab.training.run_directory import RunDirectory, open_run
 from vitlab.training.state import TrainingState
+from vitlab.training.trainer import Trainer
 
 STEPS = 12
 ROWS = ("images_BHWC", "labels_B", "indices_B", "epochs_B", "positions_B")
@@ -68,10 +68,10 @@ def carry_out(path: Path, order: dict) -> int:
             # ThreadReplicas draw no random numbers.
             dropout = 0.1 if recipe.scale.lanes == "auto" else 0.0
             _train(path, recipe, runtime, order.get("dropout", dropout))
-    except (UserError, Interrupted, loop.TrainingFailed, RankLost) as end:
+    except (UserError, Interrupted, TrainingFailed, RankLost) as end:
         if int(os.environ.get("RANK", "0")) == 0:
             print(f"vitlab: {end}", file=sys.stderr)
-        return exit_code(end)
+        return end.exit_code
     return 0
 
 
@@ -85,10 +85,10 @@ def _train(path: Path, recipe: Recipe, runtime: Runtime, dropout: float) -> None
             if runtime.is_first:
                 given = dict(data=source.fingerprint, environment={}, resume=True)
                 run = opened.enter_context(open_run(path, recipe, **given))
-        loop.train(
-            recipe, model, model.preprocessing, source, run,
+        Trainer(
+            recipe, model, source, run,
             runtime=runtime, display=Display(), hooks=[_look],
-        )  # fmt: skip
+        ).fit()  # fmt: skip
 
 
 def _look(step: int, model: Model) -> dict[str, float]:
@@ -199,7 +199,7 @@ def _endless_evaluation() -> None:
         while True:
             pass
 
-    loop.validate = functools.partial(_judge_by, loop.validate, [forever])
+    trainer.validate = functools.partial(_judge_by, trainer.validate, [forever])
 
 
 def _judge_by(validate, hooks, _given, *rest):

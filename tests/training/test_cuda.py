@@ -16,6 +16,7 @@ from vitlab.runtime import choose, seeded
 from vitlab.training import memory, objectives
 from vitlab.training.progress import Display
 from vitlab.training.run_directory import open_run, read_metrics
+from vitlab.training.trainer import Trainer
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device")
 STEPS = 12
@@ -31,9 +32,7 @@ def _train(path: Path, recipe: Recipe, display: Display | None = None) -> Model:
     with seeded(recipe.seed, "initialisation"):
         model = create_model("ViT-Ti/7", num_classes=10, image_size=28, hidden=32, layers=2, mlp=64, heads=2)
     with open_run(path, recipe, data=source.fingerprint, environment={}, resume=True) as run:
-        return train(
-            recipe, model, model.preprocessing, source, run, runtime=choose("cuda"), display=display or Display()
-        )
+        return Trainer(recipe, model, source, run, runtime=choose("cuda"), display=display or Display()).fit()
 
 
 def _hash(model: Model) -> str:

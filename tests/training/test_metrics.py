@@ -79,7 +79,7 @@ def test_a_look_after_no_step_is_no_error(monkeypatch):
 
 def test_mfu_is_three_forward_passes_over_the_peak(monkeypatch):
     clock = _Clock(monkeypatch)
-    monkeypatch.setattr(meters, "_peak", lambda runtime: 1e9)
+    monkeypatch.setattr(metrics, "_peak", lambda runtime: 1e9)
     meter = MetricsTracker(MODEL, CPU, 10)
     meter.add(_result(1.0, 1, 8), waited=0.0)
     clock.now += 4
@@ -132,8 +132,8 @@ def test_no_more_than_all_of_the_time_is_waited(monkeypatch):
 
 def test_several_processes_share_the_waiting_and_have_as_many_peaks(monkeypatch):
     clock = _Clock(monkeypatch)
-    monkeypatch.setattr(meters, "_peak", lambda runtime: 1e9)
-    monkeypatch.setattr(meters, "sums", lambda runtime, own: tuple(2 * number for number in own))  # two alike
+    monkeypatch.setattr(metrics, "_peak", lambda runtime: 1e9)
+    monkeypatch.setattr(metrics, "all_reduce_sum", lambda runtime, own: tuple(2 * number for number in own))
     meter = MetricsTracker(MODEL, Runtime(CPU.device, CPU.compute, rank=0, ranks=2), 10)
     meter.add(_result(6.0, 1, 4), waited=0.5)
     clock.now += 2

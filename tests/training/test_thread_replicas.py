@@ -19,6 +19,7 @@ from vitlab.training.parallel import copy_into, parallelize
 from vitlab.training.progress import Display
 from vitlab.training.run_directory import open_run, read_metrics
 from vitlab.training.thread_replicas import ThreadReplicas, thread_replicas_of
+from vitlab.training.trainer import Trainer
 
 TINY = dict(patch=7, hidden=16, layers=2, mlp=16, heads=2)
 CPU = choose("cpu")
@@ -45,7 +46,7 @@ def _model(**changes: float) -> Model:
 def _train(path, recipe: Recipe, data: str = "digits") -> Model:
     source, model = open_source(data, "train"), _model()
     with open_run(path, recipe, data=source.fingerprint, environment={}, resume=True) as run:
-        return train(recipe, model, model.preprocessing, source, run, runtime=CPU, display=Display())
+        return Trainer(recipe, model, source, run, runtime=CPU, display=Display()).fit()
 
 
 def _equal(one: Model, other: Model) -> bool:

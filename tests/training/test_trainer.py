@@ -21,6 +21,7 @@ from vitlab.recipes.schema import Recipe, with_changes
 from vitlab.runtime import choose, seeded
 from vitlab.training.progress import Display
 from vitlab.training.run_directory import open_run, read_metrics
+from vitlab.training.trainer import Trainer
 
 STEPS = 9
 TINY = dict(patch=7, hidden=16, layers=1, mlp=16, heads=2)
@@ -43,16 +44,15 @@ def _train(path: Path, recipe: Recipe, hooks=(), resume: bool = True, dropout: f
     source = open_source("digits", "train")
     model = _model(recipe, dropout)
     with open_run(path, recipe, data=source.fingerprint, environment={}, resume=resume) as run:
-        return train(
+        return Trainer(
             recipe,
             model,
-            model.preprocessing,
             source,
             run,
             runtime=choose("cpu"),
             display=Display(),
             hooks=hooks,
-        )
+        ).fit()
 
 
 def _hash(model: torch.nn.Module) -> str:
@@ -76,10 +76,10 @@ def _stopped_at(path: Path, recipe: Recipe, step: int, number: int, hooks=()) ->
     model = _model(recipe)
     with open_run(path, recipe, data=source.fingerprint, environment={}, resume=True) as run:
         with pytest.raises(Interrupted) as stop:
-            train(
-                recipe, model, model.preprocessing, source, run,
+            Trainer(
+                recipe, model, source, run,
                 runtime=choose("cpu"), display=_SignalAt(step, number), hooks=hooks,
-            )  # fmt: skip
+            ).fit()  # fmt: skip
     return stop.value.exit_code
 
 
@@ -129,7 +129,7 @@ def test_a_crash_between_checkpoints_is_trained_again_and_logged_once(tmp_path, 
     model = _model(recipe)
     with open_run(tmp_path / "run", recipe, data=source.fingerprint, environment={}, resume=True) as run:
         with pytest.raises(RuntimeError, match="crash"):
-            train(recipe, model, model.preprocessing, source, run, runtime=choose("cpu"), display=_CrashAt(7))
+            Trainer(recipe, model, source, run, runtime=choose("cpu"), display=_CrashAt(7)).fit()
     assert [path.name for path in (tmp_path / "run" / "checkpoints").iterdir()] == ["step-00000004"]
     assert _hash(_train(tmp_path / "run", recipe)) == uninterrupted[1]
     assert [line["step"] for line in read_metrics(tmp_path / "run")] == list(range(1, STEPS + 1))
@@ -251,10 +251,10 @@ def test_an_evaluation_that_was_made_is_not_made_again(tmp_path):
     model = _model(recipe)
     with open_run(tmp_path / "run", recipe, data=source.fingerprint, environment={}, resume=True) as run:
         with pytest.raises(RuntimeError, match="crash"):
-            train(
-                recipe, model, model.preprocessing, source, run,
+            Trainer(
+                recipe, model, source, run,
                 runtime=choose("cpu"), display=_CrashAt(6), hooks=[hook],
-            )  # fmt: skip
+            ).fit()  # fmt: skip
     _train(tmp_path / "run", recipe, hooks=[hook])
     assert asked == [4, 8, 9]
 

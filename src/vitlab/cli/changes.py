@@ -35,7 +35,7 @@ class RecipeChanges:
         Raises:
             UserError: an unknown key, a value that does not fit, or a key that is given twice.
         """
-        keys = self.keys()
+        keys = self.changed_keys()
         twice = next((key for number, key in enumerate(keys) if key in keys[:number]), None)
         if twice is not None:
             raise UserError(f"{twice} is set twice: give it once, as an option or with --set")
@@ -48,7 +48,7 @@ class RecipeChanges:
             recipe = recipe.model_copy(update={"init_from": self.init_from})
         return with_changes(recipe, [*self._from_options(), *self.assignments])
 
-    def keys(self) -> list[str]:
+    def changed_keys(self) -> list[str]:
         """The keys of a recipe that are set."""
         texts = {"data.source": self.data, "model.name": self.model, "init_from": self.init_from}
         assigned = [text.partition("=")[0].strip() for text in (*self._from_options(), *self.assignments)]

@@ -30,7 +30,7 @@ def demo(
     """Pretrain, few-shot, fine-tune, inspect, report: a few minutes on two cores. Run again, it continues."""
     begun = time.monotonic()
     given = RecipeChanges(seed=seed, assignments=tuple(changes or []))
-    for key in given.keys():
+    for key in given.changed_keys():
         if key in REPLACED:
             raise UserError(f"--set {key}: {REPLACED[key]}; leave it out")
     table = run_demo(out, given.applied_to, device, lambda text: typer.echo(text, err=True))

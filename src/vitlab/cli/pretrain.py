@@ -7,9 +7,9 @@ import typer
 
 from vitlab.cli import options
 from vitlab.cli.changes import RecipeChanges
-from vitlab.cli.output import show_run
+from vitlab.cli.output import show
 from vitlab.recipes.library import load_recipe
-from vitlab.run import run
+from vitlab.runner import ACCURACY, run
 
 app = options.new_app()
 
@@ -35,4 +35,5 @@ def pretrain(
     given = RecipeChanges(data, model, None, steps, seed, bad_images, exclude, batch, log, tuple(changes or []))
     resolved = given.applied_to(load_recipe(recipe))
     done = run(resolved, out or Path("runs") / resolved.name, resume=resume, device=device, title="pretrain")
-    show_run(done, as_json=as_json)
+    if ACCURACY in done.results:  # of several processes the first one has it
+        show(done.results[ACCURACY], as_json=as_json)

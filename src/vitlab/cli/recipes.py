@@ -5,10 +5,11 @@ from typing import Annotated
 import typer
 
 from vitlab.cli import options
-from vitlab.cli.output import ResultTable, show
+from vitlab.cli.output import show
 from vitlab.recipes import library
 from vitlab.recipes.entries import NOT_MEASURED, Entry, figure
 from vitlab.recipes.schema import to_toml
+from vitlab.results import ResultTable
 
 app = options.new_app()
 

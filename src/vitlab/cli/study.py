@@ -53,7 +53,7 @@ def study(
     if chosen.verb == "finetune" and model is None:
         raise UserError(f"{chosen.name} fine-tunes: say what to start from with --from MODEL (a run, a file, a folder)")
     given = RecipeChanges(data=data, steps=steps, init_from=model, assignments=tuple(changes or []))
-    started = changed(chosen, given.applied_to, given.keys())
+    started = changed(chosen, given.applied_to, given.changed_keys())
     show(conduct(started, out / started.name, device), as_json=as_json)
 
 

@@ -13,7 +13,6 @@ import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
-from torch import nn
 
 from vitlab import files
 from vitlab.data import loader

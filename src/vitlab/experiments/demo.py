@@ -8,18 +8,18 @@ from collections.abc import Callable
 from pathlib import Path
 
 from vitlab import files, weights
+from vitlab.cli.fewshot import fewshot_table
 from vitlab.data import loader
 from vitlab.data.sources import Source
 from vitlab.datasets.catalog import open_source
 from vitlab.evaluation import fewshot
-from vitlab.evaluation.fewshot_table import fewshot_table
 from vitlab.models.build import Model, build
 from vitlab.recipes.library import load_recipe
 from vitlab.recipes.schema import Recipe
 from vitlab.report.figures import draw_inspection
 from vitlab.report.page import write_report
 from vitlab.results import Headline, ResultTable, write_table
-from vitlab.run import ACCURACY, run
+from vitlab.runner import ACCURACY, run
 from vitlab.runtime import Runtime, choose, seeded
 
 SHOTS = [1, 5, 10, 25]
@@ -113,13 +113,9 @@ def _summary(pretrained: ResultTable, few: ResultTable, finetuned: ResultTable) 
         rows=rows,
         notes=[_few_shot_sentence(at_five)],
         headline=[
-            {"label": "Fashion-MNIST top-1 after pretraining", "value": f"{100 * upstream:.1f}", "unit": "%"},
-            {
-                "label": "digits, 5 shots, frozen features",
-                "value": f"{at_five['pretrained ViT']:.1f}",
-                "unit": "%",
-            },
-            {"label": "digits top-1 after fine-tuning", "value": f"{100 * downstream:.1f}", "unit": "%"},
+            Headline("Fashion-MNIST top-1 after pretraining", f"{100 * upstream:.1f}", "%"),
+            Headline("digits, 5 shots, frozen features", f"{at_five['pretrained ViT']:.1f}", "%"),
+            Headline("digits top-1 after fine-tuning", f"{100 * downstream:.1f}", "%"),
         ],
         numbers={"upstream_top1": upstream, "downstream_top1": downstream, "fewshot": few.numbers},
     )

@@ -13,7 +13,7 @@ from vitlab.recipes.library import load_recipe
 from vitlab.recipes.schema import Recipe, from_toml
 from vitlab.recipes.studies import Row, Study, Sweep
 from vitlab.results import ResultTable, percent, write_table
-from vitlab.run import ACCURACY, run
+from vitlab.runner import ACCURACY, run
 from vitlab.training.run_directory import RECIPE, read_metrics
 from vitlab.training.validation import SCORE
 
@@ -189,11 +189,15 @@ def changed(study: Study, change: Callable[[Recipe], Recipe], keys: Iterable[str
         for recipe in (*map(row.sweep.trial, row.sweep.learning_rates), *_finals(row.sweep)):
             for key in keys:
                 if _value_at(recipe, key) != _value_at(row.sweep.recipe, key):
-                    raise UserError(f"{key}: {study.name} chooses it for each run; use --rates or --seeds, or leave it out")
+                    raise UserError(
+                        f"{key}: {study.name} chooses it for each run; use --rates or --seeds, or leave it out"
+                    )
     for number, row in enumerate(rows):
         for other, before in zip(rows[:number], study.rows, strict=False):
             if _same(row, other) and not _same(study.rows[number], before):
-                raise UserError(f"{', '.join(keys)}: {study.name} varies it; {other.name} and {row.name} would be the same")
+                raise UserError(
+                    f"{', '.join(keys)}: {study.name} varies it; {other.name} and {row.name} would be the same"
+                )
     return replace(study, rows=rows)
 
 

@@ -18,17 +18,16 @@ from vitlab.data.sources import Source, Split
 from vitlab.datasets.catalog import open_source
 from vitlab.errors import UserError
 from vitlab.evaluation.features import Features, features_of
-from vitlab.models.build import model_digest
 from vitlab.evaluation.fewshot import PENALTIES
 from vitlab.evaluation.least_squares import factorise
 from vitlab.experiments.vtab_folder import RESULT, Settings, TaskResult, Trial
-from vitlab.models.build import Model
+from vitlab.models.build import Model, model_digest
 from vitlab.recipes import vtab
 from vitlab.recipes.configs import Size
 from vitlab.recipes.library import load_recipe
 from vitlab.recipes.schema import Recipe, with_changes
 from vitlab.recipes.vtab import VtabTask
-from vitlab.run import ACCURACY, Run, Splits, run
+from vitlab.runner import ACCURACY, Run, Splits, run
 from vitlab.runtime import Runtime
 
 FIXED = {

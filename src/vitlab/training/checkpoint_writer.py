@@ -59,13 +59,13 @@ class CheckpointWriter:
         about = manifest(step, self._state, self._runtime.ranks)
         self._writing = self._thread.submit(self._write, step, taken, about)
         if self._state.shards:
-            self._awaiting_others = lambda: self._move_move(step, {**about, "files": None})
+            self._awaiting_others = lambda: self._move_into_place(step, {**about, "files": None})
 
     def all_are_idle(self) -> None:
         """To be called in every process once `is_idle` was true in all of them."""
         move, self._awaiting_others = self._awaiting_others, None
         if move is not None and self._runtime.is_first:
-            self._writing = self._thread.submit(self._told, move)
+            self._writing = self._thread.submit(self._explained, move)
 
     def problem(self) -> str:
         """Why the last checkpoint could not be written, returned once; empty if it could."""
@@ -89,12 +89,12 @@ class CheckpointWriter:
         try:
             entries = write_part(self._checkpoints, step, taken, self._state, self._runtime)
             if not self._state.shards:
-                self._move_move(step, {**about, "files": entries})
+                self._move_into_place(step, {**about, "files": entries})
         except OSError:
             shutil.rmtree(disk.aside_of(self._checkpoints, step), ignore_errors=True)
             raise
 
-    def _move_move(self, step: int, about: dict[str, Any]) -> None:
+    def _move_into_place(self, step: int, about: dict[str, Any]) -> None:
         if about["files"] is None:
             about = {**about, "files": collected(self._checkpoints, step)}
         disk.commit(self._checkpoints, step, about)

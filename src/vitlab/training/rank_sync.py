@@ -45,7 +45,7 @@ class RankSync:
         """Every batch, once all processes have theirs.
 
         Raises:
-            UserError: one of them cannot read an image, or write a checkpoint: raised in all of them, with the same message.
+            UserError: one of them cannot read an image or write a checkpoint; raised in all, with the same message.
         """
         while True:
             batch, mistake = None, ""

@@ -65,7 +65,7 @@ class TrainingState:
 
     def shard(self, name: str, tensor: Tensor) -> Shard | None:
         """Which rows of the full tensor a tensor of `tensors` holds; None if it is complete."""
-        # Adam's step counter is a scalar, the same in all processes; what has a weight's shape is sharded like the weight.
+        # Adam's step counter is a scalar, the same in all processes; what has a weight's shape is sharded like it.
         return self.shards.get(name.partition("|")[0]) if tensor.dim() else None
 
     def kept_weights(self) -> dict[str, Tensor]:

@@ -1,4 +1,4 @@
-"""Replicas in threads: on a processor a small model learns from several shares of a batch at once, each on its own cores.
+"""Replicas in threads: on a processor a small model learns from several shares of a batch at once, each on own cores.
 
 Spreading every single operation over the cores pays for large operations only: a small model's last tens of
 microseconds, and the cores spend most of their time waiting for each other. Replicas wait for each other once per step.
@@ -98,7 +98,7 @@ def thread_replicas_of(recipe: Recipe, model: Model, runtime: Runtime) -> int:
     """How many replicas a recipe's steps use.
 
     For "auto" more than one where it is known to help: in one process on a processor of several cores, for a small
-    ViT. A model that draws random numbers in training always has one: which replica draws first would be left to chance.
+    ViT. A model that draws random numbers in training always has one: which replica draws first would be up to chance.
 
     Args:
         recipe: its batch size, and `scale.thread_replicas`.

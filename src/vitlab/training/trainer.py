@@ -165,9 +165,9 @@ class Trainer:
         set_learning_rate(self._state.optimizer, self._rate(step))
         # Each process draws its own dropout; a run of one draws as it always did.
         purpose = ("step", step) if runtime.ranks == 1 else ("step", step, "rank", runtime.rank)
-        with memory.shortage_as_failure(recipe, runtime, step), seeded(recipe.seed, *purpose):
-            with self._replica.on_own_cores():
-                yield
+        failing = memory.shortage_as_failure(recipe, runtime, step)
+        with failing, seeded(recipe.seed, *purpose), self._replica.on_own_cores():
+            yield
 
     def _note(self, step: int, batch: Batch, result: StepResult) -> None:
         self._finite.note(step, batch, result)
@@ -254,9 +254,7 @@ def _check_batch(recipe: Recipe, runtime: Runtime) -> None:
 
 
 def _decoding_threads(recipe: Recipe, model: Model, source: Source, threads: int) -> int | None:
-    """As the recipe says; if it does not, 0 for in-memory images beside thread replicas, whose cores they would take."""
-    workers = recipe.data.workers
-    if workers is None and threads > 1:
-        if is_light(source, model.preprocessing, recipe.augmentation, loader.CACHE_BYTES):
-            return 0
-    return workers
+    """As the recipe says; if it does not, 0 for in-memory images beside thread replicas, which need the cores."""
+    if recipe.data.workers is not None or threads == 1:
+        return recipe.data.workers
+    return 0 if is_light(source, model.preprocessing, recipe.augmentation, loader.CACHE_BYTES) else None

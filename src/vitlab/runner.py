@@ -22,7 +22,7 @@ from vitlab.models.build import Model, model_digest
 from vitlab.recipes import zoo
 from vitlab.recipes.library import load_recipe
 from vitlab.recipes.schema import Recipe
-from vitlab.results import ResultTable, read_table, write_table
+from vitlab.results import ResultTable, write_table
 from vitlab.runtime import Runtime, choose, environment, process_group, raise_on_all
 from vitlab.training.initial_model import initial_model
 from vitlab.training.progress import Display, display
@@ -121,7 +121,7 @@ def resolved(recipe: Recipe | str | Path, data: object = None, model: object = N
         raise UserError(f"init_from={found.init_from}: a model was given as well; leave out one of the two")
     if not isinstance(data, Splits) and not found.data.source:
         raise UserError(
-            "no images were given: add --data SOURCE (a data set's name, an image folder or tar shards; data= in Python)"
+            "no images were given: add --data SOURCE (data= in Python), a name, an image folder or tar shards"
         )
     return found
 
