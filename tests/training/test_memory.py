@@ -22,7 +22,7 @@ def _model():
 def _parts(monkeypatch, free: int, **changes: object) -> int:
     monkeypatch.setattr(memory, "available_bytes", lambda runtime: free)
     recipe = with_changes(RECIPE, [f"{key.replace('__', '.')}={value}" for key, value in changes.items()])
-    return memory.parts_of_a_batch(recipe, _model(), CPU)
+    return memory.microbatches_of(recipe, _model(), CPU)
 
 
 def test_a_batch_that_fits_is_not_cut(monkeypatch):

@@ -55,12 +55,14 @@ def _equal(one: Model, other: Model) -> bool:
     return all(torch.equal(value, other.state_dict()[name]) for name, value in one.state_dict().items())
 
 
-@pytest.mark.parametrize("lanes", [2, 3, 4])
-@pytest.mark.parametrize("parts", [1, 2])
-def test_lanes_learn_what_one_learns(tmp_path, lanes, parts):
+@pytest.mark.parametrize("count", [2, 3, 4])
+@pytest.mark.parametrize("microbatches", [1, 2])
+def test_thread_replicas_learn_what_one_learns(tmp_path, count, microbatches):
     options = dict(optimizer__kind="sgd", optimizer__learning_rate=0.05)
     one = _train(tmp_path / "one", _recipe(**options, scale__thread_replicas=1))
-    several = _train(tmp_path / "several", _recipe(**options, scale__thread_replicas=lanes, scale__accumulation=parts))
+    several = _train(
+        tmp_path / "several", _recipe(**options, scale__thread_replicas=count, scale__accumulation=microbatches)
+    )
     for name, value in one.state_dict().items():
         torch.testing.assert_close(several.state_dict()[name], value, atol=1e-6, rtol=0)
     lines = zip(read_metrics(tmp_path / "one"), read_metrics(tmp_path / "several"), strict=True)
@@ -69,7 +71,7 @@ def test_lanes_learn_what_one_learns(tmp_path, lanes, parts):
         assert found["accuracy"] == expected["accuracy"]
 
 
-def test_lanes_give_the_same_bits_every_time_also_when_resumed(tmp_path):
+def test_thread_replicas_give_the_same_bits_every_time_also_when_resumed(tmp_path):
     recipe = _recipe(scale__thread_replicas=3, checkpoint__keep=3, checkpoint_every=2)
     whole = _train(tmp_path / "whole", recipe)
     assert _equal(whole, _train(tmp_path / "again", recipe))
@@ -81,7 +83,7 @@ def test_lanes_give_the_same_bits_every_time_also_when_resumed(tmp_path):
 
 
 def test_twins_have_the_models_weights_and_gradients_of_their_own():
-    replica = parallelize(_model(), _recipe().scale, CPU, lanes=3)
+    replica = parallelize(_model(), _recipe().scale, CPU, threads=3)
     assert replica.threads is not None
     model, *twins = replica.threads.models
     assert len(twins) == 2
@@ -96,7 +98,7 @@ def test_twins_have_the_models_weights_and_gradients_of_their_own():
 
 
 def test_a_mistake_in_a_lane_is_told_when_all_are_done():
-    lanes = ThreadReplicas(_model(), 2)
+    replicas = ThreadReplicas(_model(), 2)
     ended = threading.Event()
 
     def work(model, parts):
@@ -107,31 +109,31 @@ def test_a_mistake_in_a_lane_is_told_when_all_are_done():
     for order in (["good", "bad"], ["bad", "good"]):
         ended.clear()
         with pytest.raises(ValueError, match="bad part"):
-            lanes.run(work, order)
+            replicas.map(work, order)
         assert ended.is_set()
 
 
 @pytest.mark.usefixtures("two_threads")
 def test_a_lane_has_its_share_of_the_cores():
-    lanes = ThreadReplicas(_model(), 2)
-    with lanes.on_own_cores():
+    replicas = ThreadReplicas(_model(), 2)
+    with replicas.on_own_cores():
         assert torch.get_num_threads() == 1
-        assert lanes.run(lambda model, parts: torch.get_num_threads(), ["a", "b"]) == [1, 1]
+        assert replicas.map(lambda model, parts: torch.get_num_threads(), ["a", "b"]) == [1, 1]
     assert torch.get_num_threads() == 2
-    with pytest.raises(ValueError, match="a mistake"), lanes.on_own_cores():
+    with pytest.raises(ValueError, match="a mistake"), replicas.on_own_cores():
         raise ValueError("a mistake")
     assert torch.get_num_threads() == 2
 
 
-def test_lanes_work_at_once_each_on_its_parts_in_their_order():
-    lanes = ThreadReplicas(_model(), 3)
+def test_thread_replicas_work_at_once_each_on_its_parts_in_their_order():
+    replicas = ThreadReplicas(_model(), 3)
     all_at_work = threading.Barrier(3, timeout=30)
 
     def work(model, parts):
         all_at_work.wait()
         return parts
 
-    assert lanes.run(work, [0, 1, 2, 3, 4, 5]) == [[0, 1], [2, 3], [4, 5]]
+    assert replicas.map(work, [0, 1, 2, 3, 4, 5]) == [[0, 1], [2, 3], [4, 5]]
 
 
 @pytest.mark.usefixtures("two_threads")
@@ -168,8 +170,8 @@ def test_a_number_of_lanes_is_taken_as_far_as_there_are_images():
         ({}, {"drop_path": 0.1}, "stochastic depth"),
     ],
 )
-def test_lanes_that_cannot_be_are_refused_in_a_line(changes, random, words):
-    with pytest.raises(UserError, match=rf"scale\.lanes=2: .*{words}"):
+def test_thread_replicas_that_cannot_be_are_refused_in_a_line(changes, random, words):
+    with pytest.raises(UserError, match=rf"scale\.thread_replicas=2: .*{words}"):
         thread_replicas_of(_recipe(scale__thread_replicas=2, **changes), _model(**random), CPU)
 
 

@@ -33,12 +33,12 @@ class RecipeChanges:
         """The recipe with the changes.
 
         Raises:
-            UserError: an unknown key, a value that does not fit, or a key that is given twice.
+            UserError: an unknown key, a value that does not fit, or a key that an option and --set both give.
         """
-        keys = self.changed_keys()
-        twice = next((key for number, key in enumerate(keys) if key in keys[:number]), None)
-        if twice is not None:
-            raise UserError(f"{twice} is set twice: give it once, as an option or with --set")
+        assigned = {text.partition("=")[0].strip() for text in self.assignments}
+        for key in self._keys_of_options():
+            if key in assigned:
+                raise UserError(f"{key} is set twice: give it once, as an option or with --set")
         # Names and paths are not read as TOML: a folder may be called 5.
         if self.data is not None:
             recipe = recipe.model_copy(update={"data": recipe.data.model_copy(update={"source": self.data})})
@@ -50,8 +50,11 @@ class RecipeChanges:
 
     def changed_keys(self) -> list[str]:
         """The keys of a recipe that are set."""
+        return [*self._keys_of_options(), *(text.partition("=")[0].strip() for text in self.assignments)]
+
+    def _keys_of_options(self) -> list[str]:
         texts = {"data.source": self.data, "model.name": self.model, "init_from": self.init_from}
-        assigned = [text.partition("=")[0].strip() for text in (*self._from_options(), *self.assignments)]
+        assigned = [text.partition("=")[0] for text in self._from_options()]
         return [*(key for key, text in texts.items() if text is not None), *assigned]
 
     def _from_options(self) -> list[str]:
