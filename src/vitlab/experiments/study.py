@@ -9,6 +9,7 @@ from pathlib import Path
 
 from vitlab.errors import UserError
 from vitlab.recipes import library, studies
+from vitlab.recipes.effects import value_at
 from vitlab.recipes.library import load_recipe
 from vitlab.recipes.schema import Recipe, from_stored_toml
 from vitlab.recipes.studies import Row, Study, Sweep
@@ -188,7 +189,7 @@ def changed(study: Study, change: Callable[[Recipe], Recipe], keys: Iterable[str
     for row in rows:
         for recipe in (*map(row.sweep.trial, row.sweep.learning_rates), *_finals(row.sweep)):
             for key in keys:
-                if _value_at(recipe, key) != _value_at(row.sweep.recipe, key):
+                if value_at(recipe, key) != value_at(row.sweep.recipe, key):
                     raise UserError(
                         f"{key}: {study.name} chooses it for each run; use --rates or --seeds, or leave it out"
                     )
@@ -204,13 +205,6 @@ def changed(study: Study, change: Callable[[Recipe], Recipe], keys: Iterable[str
 def _finals(sweep: Sweep) -> list[Recipe]:
     rate = sweep.learning_rates[0] if sweep.learning_rates else None
     return [sweep.final(rate, seed) for seed in sweep.seeds]
-
-
-def _value_at(recipe: Recipe, key: str) -> object:
-    value: object = recipe.model_dump()
-    for name in key.split("."):
-        value = value.get(name) if isinstance(value, dict) else None
-    return value
 
 
 def _same(row: Row, other: Row) -> bool:

@@ -317,7 +317,8 @@ def _assign(values: dict[str, Any], path: str, value: Any) -> None:
     for parent in parents:
         inside = inside.get(parent) if isinstance(inside, dict) else None
     free_form = parents == ["model", "options"]
-    if not isinstance(inside, dict) or (last not in inside and not free_form) or isinstance(inside.get(last), dict):
+    is_section = isinstance(inside, dict) and isinstance(inside.get(last), dict) and path != "model.options"
+    if not isinstance(inside, dict) or (last not in inside and not free_form) or is_section:
         raise unknown_name("key", path, key_paths(), listing="`vitlab recipes show NAME` lists the keys of a recipe")
     inside[last] = value
     if path in ("steps", "epochs"):
