@@ -195,7 +195,9 @@ def test_linear_chooses_the_penalty_on_200(capsys, tmp_path, folders, model, mon
         return factorise(features, labels, classes)
 
     monkeypatch.setattr(running, "factorise", noted)
-    numbers = _run(capsys, [model, "--data", folders, "--out", out, "--linear", "--tasks", "svhn", "--set", "model.image_size=16"])
+    numbers = _run(
+        capsys, [model, "--data", folders, "--out", out, "--linear", "--tasks", "svhn", "--set", "model.image_size=16"]
+    )
     result = _results(out)["svhn"]
     assert numbers["tuning"] == {"trials": 30, "updates": 0}
     assert result["final_steps"] == 0
