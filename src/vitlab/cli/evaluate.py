@@ -177,14 +177,7 @@ def _notes(measured: Accuracy, classes: Sequence[str], totals_K: Sequence[int], 
 
 
 def _subset_table(title: str, dataset: str, needed: str, counted: SubsetAccuracy) -> ResultTable:
-    """Accuracy on those of the images that have a label the model can predict.
-
-    Args:
-        title: of the table.
-        dataset: the name by which reports know the data set.
-        needed: what an image must have to count.
-        counted: the accuracy.
-    """
+    """Accuracy on the images that count, which are those that have what is `needed`."""
     rows: list[list[Cell]] = [["top-1", *_accuracy_cells(counted.correct, counted.images)]]
     numbers: dict[str, object] = {
         "dataset": dataset, "images": counted.images, "excluded": counted.excluded, "top1": counted.top1,

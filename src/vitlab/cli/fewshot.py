@@ -95,7 +95,9 @@ class _Protocol:
 
 @app.command()
 def fewshot(
-    models: Annotated[list[str], typer.Argument(metavar="MODEL...", help="Run directories, or weights files or folders.")],
+    models: Annotated[
+        list[str], typer.Argument(metavar="MODEL...", help="Run directories, or weights files or folders.")
+    ],
     data: Annotated[
         list[str],
         typer.Option("--data", metavar="SOURCE", help="A data set's name or an image folder; may be repeated."),

@@ -15,7 +15,6 @@ from vitlab.evaluation import probes
 from vitlab.evaluation.features import Features
 from vitlab.evaluation.features import features_of as features_of
 from vitlab.evaluation.features import pixels_of as pixels_of
-from vitlab.evaluation.least_squares import LeastSquares as LeastSquares
 from vitlab.evaluation.least_squares import check_penalty, factorise
 from vitlab.evaluation.least_squares import solve as solve
 from vitlab.evaluation.uncertainty import student_half_width
