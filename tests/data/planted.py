@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from vitlab.data.images import decode
-from vitlab.data.sources import Sample, Source, fingerprint
+from vitlab.data.sources import NotInShards, Sample, Source, fingerprint
 from vitlab.datasets.catalog import open_source
 from vitlab.dedup.duplicates import Thresholds
 from vitlab.dedup.search import Found, Search, join, read_references, run_blocks
@@ -36,7 +36,7 @@ LEAST_CONTRAST = 16  # grey levels: pieces of sky and studio background show not
 
 
 @dataclass(frozen=True, eq=False)
-class MemorySource:
+class MemorySource(NotInShards):
     """Encoded images in memory; see `vitlab.data.sources.Source`."""
 
     name: str

@@ -7,14 +7,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vitlab.data.decoding.ppm import as_rgb, write_ppm
-from vitlab.data.sources import Sample, check_classes, fingerprint
+from vitlab.data.sources import NotInShards, Sample, check_classes, fingerprint
 from vitlab.errors import UserError
 
 Pixels = Callable[[int], NDArray[np.uint8]]  # index -> (height, width) or (height, width, 3)
 
 
 @dataclass(frozen=True, eq=False)
-class ArraySource:
+class ArraySource(NotInShards):
     """Images from arrays in memory or in mapped files; see `sources.Source`. Keys are `prefix`/INDEX."""
 
     name: str

@@ -10,12 +10,12 @@ from numpy.typing import NDArray
 
 from vitlab.data.arrays import array_source
 from vitlab.data.images import read_file
-from vitlab.data.sources import Sample, Source, check_classes, fingerprint
+from vitlab.data.sources import NotInShards, Sample, Source, check_classes, fingerprint
 from vitlab.errors import UserError
 
 
 @dataclass(frozen=True, eq=False)
-class _Files:
+class _Files(NotInShards):
     """Image files as a source; see `vitlab.data.sources.Source`."""
 
     name: str

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from vitlab.data.decoding.pillow import refuse
 from vitlab.data.images import is_image_name, read_file, walk_images
-from vitlab.data.sources import Bad, Sample, TrainOrTest, check_classes, fingerprint, split_by_name
+from vitlab.data.sources import Bad, NotInShards, Sample, TrainOrTest, check_classes, fingerprint, split_by_name
 from vitlab.errors import UserError
 
 TEST_FOLDERS = ("val", "validation", "test")
@@ -23,7 +23,7 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, eq=False)
-class FolderSource:
+class FolderSource(NotInShards):
     """Image files with labels; see `sources.Source`. Keys are the files' paths below `root`."""
 
     name: str

@@ -12,6 +12,7 @@ from vitlab.data.assembly import Batch as Batch  # part of this module's face
 from vitlab.data.assembly import Plan, assemble
 from vitlab.data.augment import crop_and_draw
 from vitlab.data.augmentation.variation import Variation, vary
+from vitlab.data.block_cache import BlockCache
 from vitlab.data.images import RGB, Picture, as_picture, decode, open_picture
 from vitlab.data.in_memory import LightImages, is_light
 from vitlab.data.order import SampleGenerators, sample_order
@@ -21,7 +22,6 @@ from vitlab.data.sources import Bad, Source
 from vitlab.errors import UserError
 from vitlab.recipes.augmentation import Augmentation
 from vitlab.recipes.preprocessing import Preprocessing
-from vitlab.shards.source import ShardSource, samples_by_shard, with_block_cache
 
 Order = Literal["global", "shards"]
 Int64s = NDArray[np.int64]
@@ -110,12 +110,10 @@ def training_batches(
             f"{source.name}: its {len(source):,} images are fewer than a batch of {batch_size:,}; "
             f"set a smaller one with --set batch_size={len(source)}"
         )
-    reading = (
-        with_block_cache(source, BLOCK_CACHE_BYTES) if isinstance(source, ShardSource) and order == "shards" else source
-    )
+    order_of = _order_of(source, order, seed)
+    reading = source.with_block_cache(BlockCache(BLOCK_CACHE_BYTES)) if order == "shards" else source
     opener = _Opener(reading, preprocessing.size)
     share = batch_size // ranks
-    order_of = _order_of(source, order, seed)
     generators = SampleGenerators(seed)
 
     def plans() -> Iterator[Plan]:
@@ -145,12 +143,18 @@ def _order_of(source: Source, order: Order, seed: int) -> Callable[[Int64s], tup
     """Which (epoch, index) stands at each position of the endless stream of epochs."""
     if order == "global":
         return lambda positions_N: sample_order(positions_N, len(source), seed)
-    if not isinstance(source, ShardSource):
+    if source.shards_N is None:
         raise UserError(
-            f"{source.name}: data.order=shards is for tar shards; leave it out, or pack with `vitlab data pack`"
+            f"{source.name}: data.order=shards needs tar shards; leave it out, or pack the images with `vitlab data pack`"
         )
-    sizes = samples_by_shard(source)
-    return lambda positions_N: shard_order(positions_N, sizes, seed, SHARDS_AT_A_TIME)
+    sizes_S = np.bincount(source.shards_N)
+    by_shard_N = np.argsort(source.shards_N, kind="stable")  # the samples of each shard lie side by side in it
+
+    def visited(positions_N: Int64s) -> tuple[Int64s, Int64s]:
+        epochs_N, places_N = shard_order(positions_N, sizes_S[sizes_S > 0].tolist(), seed, SHARDS_AT_A_TIME)
+        return epochs_N, by_shard_N[places_N]
+
+    return visited
 
 
 def evaluation_batches(

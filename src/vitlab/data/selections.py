@@ -2,11 +2,12 @@
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
+from vitlab.data.block_cache import BlockCache
 from vitlab.data.sources import Sample, Source, TrainOrTest, name_rank, split_by_name
 from vitlab.errors import UserError
 
@@ -16,12 +17,13 @@ class SelectedSource:
     """Chosen samples of other sources; see `sources.Source`.
 
     `places_N2` holds (which of `sources`, index there) of each sample. The fingerprint covers the sources' own and the
-    choice.
+    choice. Shards of different sources are different shards; where one source has none, the selection has none.
     """
 
     name: str
     classes: tuple[str, ...]
     labels_N: NDArray[np.int64]
+    shards_N: NDArray[np.int64] | None
     fingerprint: str
     sources: tuple[Source, ...]
     places_N2: NDArray[np.int64]
@@ -39,6 +41,10 @@ class SelectedSource:
         """The sample at `index`; see `sources.Source.read`."""
         number, place = self.places_N2[index].tolist()
         return self.sources[int(number)].read(place)
+
+    def with_block_cache(self, cache: BlockCache) -> "SelectedSource":
+        """The same samples; see `sources.Source.with_block_cache`."""
+        return replace(self, sources=tuple(source.with_block_cache(cache) for source in self.sources))
 
 
 def select(name: str, chosen: Sequence[tuple[Source, Sequence[int]]]) -> SelectedSource:
@@ -61,15 +67,33 @@ def select(name: str, chosen: Sequence[tuple[Source, Sequence[int]]]) -> Selecte
     places_N2 = np.array(places, np.int64)
     digest = hashlib.sha256("".join(source.fingerprint for source, _ in chosen).encode())
     digest.update(places_N2.astype("<i8").tobytes())
+    sources = list({id(source): source for source, _ in chosen}.values())  # each once, however often it is named
+    numbers = {id(source): number for number, source in enumerate(sources)}
+    places_N2[:, 0] = np.array([numbers[id(source)] for source, _ in chosen])[places_N2[:, 0]]
     return SelectedSource(
         name=name,
         classes=first.classes,
         labels_N=np.concatenate([source.labels_N[np.array(indices, np.int64)] for source, indices in chosen]),
+        shards_N=_shards(sources, places_N2),
         fingerprint=digest.hexdigest(),
-        sources=tuple(source for source, _ in chosen),
+        sources=tuple(sources),
         places_N2=places_N2,
-        skipped=tuple(line for source, _ in chosen for line in source.skipped),
+        skipped=tuple(line for source in sources for line in source.skipped),
     )
+
+
+def _shards(sources: Sequence[Source], places_N2: NDArray[np.int64]) -> NDArray[np.int64] | None:
+    """The shard of each chosen sample, numbered through all sources; None where a source has no shards."""
+    shards_N = np.empty(len(places_N2), np.int64)
+    first = 0
+    for number, source in enumerate(sources):
+        own = source.shards_N
+        if own is None:
+            return None
+        mine = places_N2[:, 0] == number
+        shards_N[mine] = first + own[places_N2[mine, 1]]
+        first += int(own.max()) + 1
+    return shards_N
 
 
 def hashed_order(source: Source) -> list[int]:

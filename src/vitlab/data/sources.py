@@ -3,11 +3,12 @@
 import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Literal, Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
+from vitlab.data.block_cache import BlockCache
 from vitlab.errors import UserError
 
 TrainOrTest = Literal["train", "test"]
@@ -38,6 +39,7 @@ class Source(Protocol):
         name: as the user wrote it, with the split.
         classes: class names by label.
         labels_N: (N,) int64 labels, 0 <= label < len(classes).
+        shards_N: (N,) int64 number of the shard that each sample lies in; None where samples do not lie in shards.
         fingerprint: SHA-256 over names, sizes and labels, as 64 hexadecimal digits; cheap, so it notices
             added, removed, renamed, resized and relabelled samples, but not pixels edited in place at the
             same file size.
@@ -50,6 +52,8 @@ class Source(Protocol):
     def classes(self) -> tuple[str, ...]: ...  # noqa: D102
     @property
     def labels_N(self) -> NDArray[np.int64]: ...  # noqa: D102, N802
+    @property
+    def shards_N(self) -> NDArray[np.int64] | None: ...  # noqa: D102, N802
     @property
     def fingerprint(self) -> str: ...  # noqa: D102
 
@@ -69,6 +73,23 @@ class Source(Protocol):
             UserError: it cannot be read any more.
         """
         ...
+
+    def with_block_cache(self, cache: BlockCache) -> "Source":
+        """The same samples, to be read shard by shard: shards behind URLs are read through `cache`."""
+        ...
+
+
+class NotInShards:
+    """What every source has in common whose samples do not lie in shards."""
+
+    @property
+    def shards_N(self) -> None:  # noqa: N802
+        """No sample lies in a shard; see `Source.shards_N`."""
+        return None
+
+    def with_block_cache(self, cache: BlockCache) -> Self:
+        """This source itself: there is nothing to cache."""
+        return self
 
 
 def fingerprint(classes: Sequence[str], rows: Iterable[tuple[str, int, int]]) -> str:

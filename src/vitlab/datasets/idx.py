@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from vitlab.data.decoding.pillow import describe_error
 from vitlab.data.decoding.ppm import as_rgb, write_ppm
-from vitlab.data.sources import Sample, TrainOrTest, fingerprint
+from vitlab.data.sources import NotInShards, Sample, TrainOrTest, fingerprint
 from vitlab.errors import UserError
 
 FOLDER = Path("/usr/share/datasets/fashion-mnist")
@@ -25,7 +25,7 @@ MAX_BYTES = 2**30
 
 
 @dataclass(frozen=True, eq=False)
-class IdxSource:
+class IdxSource(NotInShards):
     """Grey images held in memory as one array; see `sources.Source`."""
 
     name: str

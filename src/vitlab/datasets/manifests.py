@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass as checked_dataclass
 
+from vitlab.data.block_cache import BlockCache
 from vitlab.data.selections import SelectedSource, select
 from vitlab.data.sources import Sample, Source
 from vitlab.errors import UserError
@@ -117,6 +118,11 @@ class PinnedSource:
         return self.base.labels_N
 
     @property
+    def shards_N(self) -> NDArray[np.int64] | None:  # noqa: N802
+        """The sources' shards."""
+        return self.base.shards_N
+
+    @property
     def fingerprint(self) -> str:
         """The manifest's own hash and the labels: pixels are pinned too."""
         labels = self.base.labels_N.astype("<i8").tobytes()
@@ -145,6 +151,10 @@ class PinnedSource:
         if found != pinned:
             raise UserError(f"{sample.name}: its SHA-256 is {found[:12]}..., the manifest pins {pinned[:12]}...")
         return sample
+
+    def with_block_cache(self, cache: BlockCache) -> "PinnedSource":
+        """The same samples; see `sources.Source.with_block_cache`."""
+        return replace(self, base=self.base.with_block_cache(cache))
 
 
 def pin(manifest: Manifest, sources: Sequence[Source], name: str) -> PinnedSource:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from vitlab.data.decoding.pillow import MAX_BYTES, refuse
 from vitlab.data.images import read_file
-from vitlab.data.sources import Sample, check_classes, fingerprint
+from vitlab.data.sources import NotInShards, Sample, check_classes, fingerprint
 from vitlab.errors import UserError
 
 IMAGE_NAMES = ("image", "img", "jpg", "jpeg", "png", "webp")
@@ -31,7 +31,7 @@ class Columns:
 
 
 @dataclass(frozen=True, eq=False)
-class TableSource:
+class TableSource(NotInShards):
     """Rows of a table; see `sources.Source`. Keys are SPLIT/ROW.
 
     Attributes:

@@ -7,10 +7,11 @@ from typing import Literal, TypeVar
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
+from vitlab.data.block_cache import Reader
 from vitlab.data.decoding.pillow import MAX_BYTES, SUFFIXES
 from vitlab.errors import UserError
 from vitlab.files import write_text
-from vitlab.shards.tar import BLOCK, CutShort, Member, Reader, walk
+from vitlab.shards.tar import BLOCK, CutShort, Member, walk
 
 PICKLES = ("pkl", "pickle", "pyd", "pth", "pt")
 MAX_LABEL = 10**7

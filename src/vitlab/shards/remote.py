@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from vitlab.data.block_cache import Reader
 from vitlab.data.decoding.pillow import describe_error
 from vitlab.errors import UserError
 from vitlab.files import write_text
 from vitlab.shards.index import MAX_INDEX_BYTES, ShardIndex, from_json, scan, to_json
-from vitlab.shards.tar import Reader
 
 SCHEMES = ("s3", "gs", "gcs", "az", "abfs", "https", "http", "file", "memory")
 CHUNK = 4 * 2**20  # an index is made from reads of this size: a request for each header would take hours

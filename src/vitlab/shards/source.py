@@ -8,13 +8,13 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from vitlab.data.block_cache import BlockCache, Reader
 from vitlab.data.decoding.pillow import refuse
 from vitlab.data.sources import Bad, Sample, TrainOrTest, check_classes, fingerprint, split_by_name
 from vitlab.errors import UserError
-from vitlab.shards.block_cache import BlockCache
 from vitlab.shards.index import ShardIndex, index_path, index_shard
 from vitlab.shards.remote import RemoteFile, find_file, index_remote
-from vitlab.shards.tar import BLOCK, Reader, header_size
+from vitlab.shards.tar import BLOCK, header_size
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,6 +83,15 @@ class ShardSource:
             mend = f"remove {index_path(shard.path).name}" if shard.remote is None else "start again"
             raise UserError(f"{name}: the shard changed after it was indexed; {mend}")
         return Sample(found[BLOCK:], int(self.labels_N[index]), name)
+
+    @property
+    def shards_N(self) -> NDArray[np.int64]:  # noqa: N802
+        """The shard of each sample; see `sources.Source.shards_N`."""
+        return self.places[:, 0]
+
+    def with_block_cache(self, cache: BlockCache) -> "ShardSource":
+        """The same samples; see `sources.Source.with_block_cache`."""
+        return replace(self, shards=tuple(replace(shard, cache=cache) for shard in self.shards))
 
 
 def shard_source(
@@ -175,18 +184,6 @@ def open_remote_shards(
         for file in found
     ]
     return shard_source(shards, name, classes=classes, split=split, skipped=skipped)
-
-
-def samples_by_shard(source: ShardSource) -> list[int]:
-    """How many samples of a source lie in each of its shards, in their order; what `shard_order` needs."""
-    counts = np.bincount(source.places[:, 0])
-    return [count for count in counts.tolist() if count]
-
-
-def with_block_cache(source: ShardSource, capacity: int) -> ShardSource:
-    """The same samples, read through one cache of up to `capacity` bytes where they are behind URLs."""
-    cache = BlockCache(capacity)
-    return replace(source, shards=tuple(replace(shard, cache=cache) for shard in source.shards))
 
 
 def memory_reader(content: bytes) -> Reader:

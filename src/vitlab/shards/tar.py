@@ -4,9 +4,10 @@ Python's `tarfile` ends quietly at a damaged header and, before the fixes of Jun
 endless loop; shards need little of it, so they are read here: ustar, with GNU's and pax's long names.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 
+from vitlab.data.block_cache import Reader
 from vitlab.errors import UserError
 
 BLOCK = 512
@@ -22,7 +23,6 @@ REFUSED_TYPES = {
 
 EXTENSIONS = (b"L", b"x", b"g")
 
-Reader = Callable[[int, int], bytes]  # (offset, size) -> at most `size` bytes
 _Long = tuple[str | None, int | None]  # name and size that do not fit into the next member's own header
 
 
