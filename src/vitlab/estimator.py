@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from vitlab import weights
 from vitlab.data import loader
-from vitlab.data.arrays_or_paths import count, source_of
+from vitlab.data.arrays import count, source_of
 from vitlab.data.sources import Source
 from vitlab.errors import UserError
 from vitlab.models.build import Model, build, replace_head

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from vitlab.data.block_cache import BlockCache
 from vitlab.data.folders import open_folder
-from vitlab.data.shard_order import shard_order
+from vitlab.data.order import shard_order
 from vitlab.datasets.catalog import open_source
 from vitlab.errors import UserError
 from vitlab.shards.packing import pack

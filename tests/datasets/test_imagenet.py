@@ -144,7 +144,7 @@ def test_objectnet(objectnet):
 
 def test_the_classes_shared_with_imagenet(objectnet):
     root = objectnet / "objectnet-1.0"
-    shared = read_objectnet_mapping(root).shared
+    shared = read_objectnet_mapping(root)
     assert len(shared) == 113
     assert shared["Thing 0"] == (999, 0)
     assert shared["Thing 5"] == (9, 10)

@@ -9,8 +9,7 @@ from hypothesis import strategies as st
 
 from data import layouts
 from vitlab.data.folders import open_folder
-from vitlab.data.selections import hashed_order, select
-from vitlab.data.sources import name_rank
+from vitlab.data.sources import hashed_order, name_rank, select
 from vitlab.datasets.catalog import open_source
 from vitlab.datasets.manifests import digest, make_manifest, pin, read_manifest, write_manifest
 from vitlab.errors import UserError

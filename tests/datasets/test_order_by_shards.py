@@ -10,8 +10,8 @@ from vitlab.data import loader
 from vitlab.data.arrays import array_source
 from vitlab.data.folders import open_folder
 from vitlab.data.loader import training_batches
-from vitlab.data.selections import keyed_split, select
-from vitlab.data.shard_order import shard_order
+from vitlab.data.order import shard_order
+from vitlab.data.sources import keyed_split, select
 from vitlab.datasets.catalog import open_source
 from vitlab.datasets.manifests import make_manifest, write_manifest
 from vitlab.dedup.clean_list import without, write_clean_list
@@ -51,7 +51,7 @@ def epochs(monkeypatch):
     def order(source):
         batches = training_batches(
             source, TINY, Augmentation(crop="none", flip=False),
-            batch_size=32, seed=7, steps=-(-2 * len(source) // 32), workers=0, order="shards",
+            batch_size=16, seed=7, steps=-(-2 * len(source) // 16), workers=0, order="shards",
         )  # fmt: skip
         indices = np.concatenate([batch.indices_B.numpy() for batch in batches])
         return indices[: len(source)], indices[len(source) : 2 * len(source)]
@@ -147,7 +147,7 @@ def test_the_order_of_plain_shards_stays_as_it_was(packed):
 
 def test_what_lies_in_no_shards_is_refused_in_one_line(packed, animals, epochs):
     folder = open_folder(animals, "train")
-    for source in (folder, share(folder, 0.9)):
+    for source in (folder, select("all of it", [(folder, range(len(folder)))])):
         with pytest.raises(UserError, match=r"data\.order=shards needs tar shards.*vitlab data pack") as caught:
             epochs(source)
         assert "\n" not in str(caught.value)

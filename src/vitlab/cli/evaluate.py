@@ -13,9 +13,8 @@ from vitlab.cli import options
 from vitlab.cli.output import Cell, ResultTable, file_of, percent, show, store
 from vitlab.cli.processes import one_voice
 from vitlab.data.sources import Source
-from vitlab.datasets.catalog import known_as, open_source
+from vitlab.datasets.catalog import known_as, open_source, split_path
 from vitlab.datasets.imagenet import read_objectnet_mapping, read_real_labels
-from vitlab.datasets.opening import split_path
 from vitlab.errors import UserError
 from vitlab.evaluation import accuracy, calibration, dump, imagenet
 from vitlab.evaluation.accuracy import Accuracy

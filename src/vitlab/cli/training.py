@@ -10,8 +10,7 @@ from pathlib import Path
 import typer
 
 from vitlab.cli.output import ResultTable, store
-from vitlab.data.selections import keyed_split, select
-from vitlab.data.sources import Source
+from vitlab.data.sources import Source, keyed_split, select
 from vitlab.datasets.catalog import known_as, open_source
 from vitlab.dedup.clean_list import without
 from vitlab.errors import UserError

@@ -1,13 +1,12 @@
 """ImageNet and what is measured with it: flat validation folders, ReaL labels, ImageNetV2, ObjectNet."""
 
 import re
-from dataclasses import dataclass
 from pathlib import Path
 
 from vitlab.data.folders import FolderSource, Row, files_source, open_class_folders
 from vitlab.data.images import walk_images
 from vitlab.data.sources import Bad
-from vitlab.datasets.listings import number, read_csv, read_json, read_rows, read_text
+from vitlab.datasets.annotation_files import number, read_csv, read_json, read_rows, read_text
 from vitlab.datasets.photos import flat_images
 from vitlab.errors import UserError
 
@@ -16,6 +15,9 @@ SYNSETS = "imagenet_2012_validation_synset_labels.txt"
 SYNSET = re.compile(r"n\d{8}")
 REAL_IMAGES = 50_000
 CLASSES = 1000
+
+# The classes that ObjectNet shares with ImageNet: ObjectNet's name -> ImageNet labels, one or several
+ObjectNetMapping = dict[str, tuple[int, ...]]
 
 
 def open_imagenet(folder: Path, split: str, bad: Bad = "refuse") -> FolderSource:
@@ -149,13 +151,6 @@ def open_objectnet(folder: Path, split: str, bad: Bad = "refuse") -> FolderSourc
     return files_source(f"{folder} (test part)", folder, tuple(classes), rows, bad)
 
 
-@dataclass(frozen=True)
-class ObjectNetMapping:
-    """The classes that ObjectNet shares with ImageNet: ObjectNet's name -> ImageNet labels, one or several."""
-
-    shared: dict[str, tuple[int, ...]]
-
-
 def read_objectnet_mapping(folder: Path) -> ObjectNetMapping:
     """Reads ObjectNet's own mapping files, in `folder`/mappings.
 
@@ -174,7 +169,7 @@ def read_objectnet_mapping(folder: Path) -> ObjectNetMapping:
     if not isinstance(ids, dict) or not all(type(line) is int and 0 <= line < len(lines) for line in ids.values()):
         raise UserError(f"{ids_path}: it does not map labels to lines of {lines_path.name}; get it again")
     by_name = {lines[line]: number(str(label), ids_path, row) for row, (label, line) in enumerate(ids.items(), 1)}
-    found: dict[str, tuple[int, ...]] = {}
+    found: ObjectNetMapping = {}
     for name, joined in shared.items():
         unknown = next((part for part in joined.split("; ") if part not in by_name), None)
         if unknown is not None:
@@ -183,7 +178,7 @@ def read_objectnet_mapping(folder: Path) -> ObjectNetMapping:
     every = [label for labels in found.values() for label in labels]
     if len(set(every)) != len(every):
         raise UserError(f"{mappings}: an ImageNet class belongs to two classes of ObjectNet; get the mappings again")
-    return ObjectNetMapping(found)
+    return found
 
 
 def _names(path: Path) -> dict[str, str]:

@@ -13,8 +13,7 @@ from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass as checked_dataclass
 
 from vitlab.data.block_cache import BlockCache
-from vitlab.data.selections import SelectedSource, select
-from vitlab.data.sources import Sample, Source
+from vitlab.data.sources import Sample, SelectedSource, Source, select
 from vitlab.errors import UserError
 from vitlab.files import write_text
 
@@ -56,7 +55,7 @@ def make_manifest(source: Source, data: str, split: str) -> Manifest:
         UserError: a sample cannot be read.
     """
     samples = tuple(
-        (source.key(index), hashlib.sha256(source.read(index).data).hexdigest()) for index in range(len(source))
+        (source.key(index), hashlib.sha256(source.read(index).encoded).hexdigest()) for index in range(len(source))
     )
     return Manifest(data, split, samples, digest(samples))
 
@@ -147,7 +146,7 @@ class PinnedSource:
             UserError: also, its bytes are not those that the manifest pins.
         """
         sample = self.base.read(index)
-        found, pinned = hashlib.sha256(sample.data).hexdigest(), self.manifest.samples[index][1]
+        found, pinned = hashlib.sha256(sample.encoded).hexdigest(), self.manifest.samples[index][1]
         if found != pinned:
             raise UserError(f"{sample.name}: its SHA-256 is {found[:12]}..., the manifest pins {pinned[:12]}...")
         return sample

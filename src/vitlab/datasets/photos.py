@@ -12,8 +12,7 @@ from numpy.typing import NDArray
 from vitlab.data.folders import FolderSource, Row, files_source, open_class_folders
 from vitlab.data.images import is_image_name
 from vitlab.data.sources import Bad, name_rank
-from vitlab.datasets.listings import inside, number, read_csv, read_rows
-from vitlab.datasets.matfiles import read_mat
+from vitlab.datasets.annotation_files import inside, number, read_csv, read_mat, read_rows
 from vitlab.errors import UserError
 
 CALTECH_TRAIN = 30  # images a class for training, as in the original evaluation; the rest is for testing

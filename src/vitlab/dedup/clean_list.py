@@ -9,8 +9,7 @@ from typing import Annotated, Any, Literal
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from vitlab.data.selections import SelectedSource, select
-from vitlab.data.sources import Source
+from vitlab.data.sources import SelectedSource, Source, select
 from vitlab.errors import UserError
 from vitlab.files import write_bytes
 

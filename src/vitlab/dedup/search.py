@@ -15,8 +15,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from vitlab.data.selections import select
-from vitlab.data.sources import Bad, Source
+from vitlab.data.sources import Bad, Source, select
 from vitlab.dedup.duplicates import (
     DETECTORS,
     CopyIndex,

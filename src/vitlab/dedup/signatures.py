@@ -107,7 +107,7 @@ def _sign(source: Source, index: int) -> tuple[object, ...] | None:
         return None
     shape = f"{image_HWC.shape[0]} {image_HWC.shape[1]} ".encode()
     pixels = np.ascontiguousarray(image_HWC)
-    return _digest(sample.data), _digest(shape, pixels.data), 0, True, thumbnail(image_HWC)
+    return _digest(sample.encoded), _digest(shape, pixels.data), 0, True, thumbnail(image_HWC)
 
 
 def _digest(*parts: bytes | memoryview) -> NDArray[np.uint64]:

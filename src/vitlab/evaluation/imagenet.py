@@ -101,7 +101,7 @@ def objectnet_classes(source: Source, mapping: ObjectNetMapping) -> np.ndarray:
     """The number of ObjectNet's class that each of ImageNet's (K,) belongs to; -1 where it belongs to none."""
     class_K = np.full(IMAGENET_CLASSES, -1)
     for number, name in enumerate(source.classes):
-        class_K[list(mapping.shared.get(name, ()))] = number
+        class_K[list(mapping.get(name, ()))] = number
     return class_K
 
 

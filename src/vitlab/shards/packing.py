@@ -85,7 +85,7 @@ def encoded(sample: Sample, size: int | None, encoding: Encoding) -> Sample:
     if encoding == "same":
         if size is not None:
             raise UserError('the encoding "same" copies images as they are: give jpeg or raw to resize them')
-        return sample
+        return replace(sample, data=sample.encoded)
     image_HWC = decode(sample.data, sample.name)
     if size is not None:
         image_HWC = shorter_side(image_HWC, size)
@@ -188,11 +188,11 @@ def _groups(samples: Iterator[tuple[str, Sample]], shard_samples: int) -> Iterat
     group: list[tuple[str, Sample]] = []
     size = 0
     for key, sample in samples:
-        if group and (len(group) >= shard_samples or size + len(sample.data) > SHARD_BYTES):
+        if group and (len(group) >= shard_samples or size + len(sample.encoded) > SHARD_BYTES):
             yield group
             group, size = [], 0
         group.append((key, sample))
-        size += len(sample.data) + 4 * BLOCK
+        size += len(sample.encoded) + 4 * BLOCK
     if group:
         yield group
 
@@ -213,7 +213,7 @@ def pack_bytes(samples: Sequence[tuple[str, Sample]], classes: tuple[str, ...]) 
     members = [
         member
         for key, sample in samples
-        for member in ((f"{key}.{_suffix(sample)}", sample.data), (f"{key}.cls", str(sample.label).encode()))
+        for member in ((f"{key}.{_suffix(sample)}", sample.encoded), (f"{key}.cls", str(sample.label).encode()))
     ]
     packed = tar_bytes(members)
     return packed, scan(memory_reader(packed), len(packed), "the new shard", classes)
@@ -221,6 +221,6 @@ def pack_bytes(samples: Sequence[tuple[str, Sample]], classes: tuple[str, ...]) 
 
 def _suffix(sample: Sample) -> str:
     for magic, suffix in MAGICS:
-        if sample.data.startswith(magic):
+        if sample.encoded.startswith(magic):
             return suffix
     raise refuse(sample.name, "it is not a JPEG, PNG, WebP, GIF, BMP, TIFF or PPM image")

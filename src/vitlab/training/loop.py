@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from vitlab import weights
 from vitlab.data import loader
 from vitlab.data.augmentation.mixing import check_ranks
-from vitlab.data.in_memory import is_light
+from vitlab.data.in_memory import fit_in_memory
 from vitlab.data.loader import Batch
 from vitlab.data.prefetch import prefetched
 from vitlab.data.sources import Source
@@ -140,9 +140,9 @@ def _check_shares(recipe: Recipe, runtime: Runtime) -> None:
 
 
 def _decoding_threads(recipe: Recipe, preprocessing: Preprocessing, source: Source, lanes: int) -> int | None:
-    """As the recipe says; where it leaves it open, none for light images beside lanes, whose cores they would take."""
+    """As the recipe says; where it leaves it open, none for images that stay in memory beside lanes, whose cores they would take."""
     workers = recipe.data.workers
-    if workers is None and lanes > 1 and is_light(source, preprocessing, recipe.augmentation, loader.CACHE_BYTES):
+    if workers is None and lanes > 1 and fit_in_memory(source, preprocessing, recipe.augmentation, loader.CACHE_BYTES):
         return 0
     return workers
 

@@ -16,14 +16,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from vitlab.data.augmentation import image_operations, randaugment
+from vitlab.data.augmentation.augment import Variation
 from vitlab.data.augmentation.randaugment import Operation
-from vitlab.data.augmentation.variation import Variation
 
 Change = Callable[[Tensor, Sequence[Operation]], Tensor]  # (images_NHWC, one operation an image) -> images_NHWC
 
 
 def vary_batch(images_BHWC: Tensor, variations: Sequence[Variation]) -> Tensor:
-    """Mirrors, applies RandAugment, erases: `vitlab.data.augmentation.variation.vary` for a batch.
+    """Mirrors, applies RandAugment, erases: `vitlab.data.augmentation.augment.vary` for a batch.
 
     Args:
         images_BHWC: uint8 RGB on any device, cropped to the model's input size.

@@ -8,8 +8,6 @@ every rank's last image would need the next rank's first, and with a roll over e
 on the number of ranks. The order of samples is shuffled anew each epoch, so neighbours are strangers.
 """
 
-from dataclasses import dataclass
-
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -22,20 +20,10 @@ from vitlab.recipes.augmentation import Augmentation
 MIXING_STREAM = 0x6D6978  # keeps these draws apart from other uses of the same seed
 
 
-@dataclass(frozen=True)
-class Mix:
-    """What was drawn for one global batch.
-
-    Attributes:
-        own: share of its own target that each image keeps, 0 to 1.
-        box: (top, left, bottom, right) that CutMix takes from the other image; none for Mixup.
-    """
-
-    own: float
-    box: tuple[int, int, int, int] | None = None
+Box = tuple[int, int, int, int]  # (top, left, bottom, right)
 
 
-def draw_mix(augmentation: Augmentation, size: tuple[int, int], seed: int, step: int) -> Mix:
+def draw_mix(augmentation: Augmentation, size: tuple[int, int], seed: int, step: int) -> tuple[float, Box | None]:
     """Draws how the batch of one step is mixed; where both are on, Mixup or CutMix with even odds.
 
     Mixup (Zhang et al., 2018): lambda ~ Beta(mixup, mixup), one for the batch, and max(lambda, 1 - lambda) as in
@@ -48,6 +36,10 @@ def draw_mix(augmentation: Augmentation, size: tuple[int, int], seed: int, step:
         size: height and width of the images.
         seed: the run's.
         step: the batch's number, >= 0.
+
+    Returns:
+        (own, box): the share of its own target that each image keeps, 0 to 1; what CutMix takes from the other image,
+        None for Mixup.
     """
     assert augmentation.mixes
     key = np.array([seed & MASK_64, MIXING_STREAM], dtype=np.uint64)
@@ -55,14 +47,14 @@ def draw_mix(augmentation: Augmentation, size: tuple[int, int], seed: int, step:
     cut = augmentation.mixup == 0 or (augmentation.cutmix > 0 and rng.random() < 0.5)
     if not cut:
         share = float(rng.beta(augmentation.mixup, augmentation.mixup))
-        return Mix(max(share, 1 - share))
+        return max(share, 1 - share), None
     share = float(rng.beta(augmentation.cutmix, augmentation.cutmix))
     height, width = size
     cut_height, cut_width = int(height * (1 - share) ** 0.5), int(width * (1 - share) ** 0.5)
     row, column = int(rng.integers(height)), int(rng.integers(width))
     top, left = max(row - cut_height // 2, 0), max(column - cut_width // 2, 0)
     bottom, right = min(row + cut_height // 2, height), min(column + cut_width // 2, width)
-    return Mix(1 - (bottom - top) * (right - left) / (height * width), (top, left, bottom, right))
+    return 1 - (bottom - top) * (right - left) / (height * width), (top, left, bottom, right)
 
 
 def check_ranks(batch_size: int, ranks: int) -> None:
@@ -126,15 +118,15 @@ def mix_batch(
         (images_BCHW, targets_BK): new tensors on the same device; targets are float32 and each row's sum is kept
         (1 for classes). Label smoothing, if any, is the loss's.
     """
-    mix = draw_mix(augmentation, (images_BCHW.shape[2], images_BCHW.shape[3]), seed, step)
+    own, box = draw_mix(augmentation, (images_BCHW.shape[2], images_BCHW.shape[3]), seed, step)
     others_B = torch.from_numpy(partners(batch_size or len(images_BCHW), positions_N)).to(images_BCHW.device)
     assert len(others_B) == len(images_BCHW)
     targets_BK = torch.nn.functional.one_hot(labels, classes) if labels.ndim == 1 else labels
     targets_BK = targets_BK.to(torch.float32)
-    mixed_BK = targets_BK * mix.own + targets_BK[others_B] * (1 - mix.own)
-    if mix.box is None:
-        return images_BCHW * mix.own + images_BCHW[others_B] * (1 - mix.own), mixed_BK
-    top, left, bottom, right = mix.box
+    mixed_BK = targets_BK * own + targets_BK[others_B] * (1 - own)
+    if box is None:
+        return images_BCHW * own + images_BCHW[others_B] * (1 - own), mixed_BK
+    top, left, bottom, right = box
     mixed_BCHW = images_BCHW.clone()
     mixed_BCHW[..., top:bottom, left:right] = images_BCHW[others_B, :, top:bottom, left:right]
     return mixed_BCHW, mixed_BK
