@@ -19,8 +19,8 @@ from sklearn.datasets import load_digits
 from vitlab.data.sources import Sample, TrainOrTest
 from vitlab.datasets import array_files
 from vitlab.files import write_bytes, write_text
-from vitlab.shards.index import to_json
 from vitlab.shards.packing import pack_bytes
+from vitlab.shards.source import to_json
 
 BUNDLED = Path(__file__).resolve().parent.parent / "src/vitlab/datasets/bundled"
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"

@@ -14,9 +14,8 @@ from vitlab.data.folders import open_folder
 from vitlab.data.order import shard_order
 from vitlab.datasets.catalog import open_source
 from vitlab.errors import UserError
-from vitlab.shards.packing import pack
+from vitlab.shards.packing import memory_reader, pack
 from vitlab.shards.remote import RemoteFile
-from vitlab.shards.source import memory_reader
 
 
 @given(

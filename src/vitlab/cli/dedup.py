@@ -19,9 +19,9 @@ from vitlab.cli.progress import counting
 from vitlab.data.sources import Source
 from vitlab.datasets.catalog import open_source
 from vitlab.dedup.clean_list import write_clean_list
-from vitlab.dedup.duplicates import DETECTORS, Pair, later_copies, parse_thresholds
+from vitlab.dedup.duplicates import DETECTORS, Pair, later_duplicates, parse_thresholds
 from vitlab.dedup.pair_sheet import Shown, pair_sheet
-from vitlab.dedup.search import Embedding, Found, Search, check_search, join, read_references, run_blocks
+from vitlab.dedup.search import Embedding, Search, SearchResult, check_search, join, read_references, run_blocks
 from vitlab.dedup.signatures import Signatures, why_unreadable
 from vitlab.errors import UserError
 from vitlab.evaluation.features import features_of, model_digest
@@ -112,9 +112,9 @@ def _share_table(search: Search, rank: int, ranks: int, images: int) -> ResultTa
     )
 
 
-def _write(search: Search, found: Found, references: Signatures, out: Path) -> ResultTable:
+def _write(search: Search, found: SearchResult, references: Signatures, out: Path) -> ResultTable:
     """Writes the list of pairs, the sheet, the clean list and the table."""
-    removed = sorted({pair.train for pair in found.pairs}) if search.tests else later_copies(found.pairs)
+    removed = sorted({pair.train for pair in found.pairs}) if search.tests else later_duplicates(found.pairs)
     table = _table(search, found, references, removed, out)
     files.write_bytes(out / "duplicates.csv", _csv(search, found.pairs).encode(errors="surrogateescape"))
     (out / "pairs.png").unlink(missing_ok=True)
@@ -131,7 +131,9 @@ def _write(search: Search, found: Found, references: Signatures, out: Path) -> R
     return table
 
 
-def _table(search: Search, found: Found, references: Signatures, removed: Sequence[int], out: Path) -> ResultTable:
+def _table(
+    search: Search, found: SearchResult, references: Signatures, removed: Sequence[int], out: Path
+) -> ResultTable:
     """Test images that are in the training set: by test set, and by the surest detector that found each."""
     rows: list[list[Cell]] = []
     numbers: dict[str, object] = {}
@@ -164,7 +166,7 @@ def _table(search: Search, found: Found, references: Signatures, removed: Sequen
     )
 
 
-def _notes(search: Search, found: Found, references: Signatures, removed: int, out: Path) -> list[str]:
+def _notes(search: Search, found: SearchResult, references: Signatures, removed: int, out: Path) -> list[str]:
     notes = []
     if search.tests:
         bad = np.flatnonzero(~references["readable"]).tolist()

@@ -17,7 +17,7 @@ from vitlab.errors import UserError
 TEST_FOLDERS = ("val", "validation", "test")
 LAYOUT = "put images into train/CLASS/ and val/CLASS/, or into CLASS/ to have them split"
 
-Row = tuple[Path, int]  # an image file and its label
+LabelledFile = tuple[Path, int]  # an image file and its label
 
 log = logging.getLogger(__name__)
 
@@ -150,7 +150,7 @@ def _filled(found: dict[str, list[Path]]) -> tuple[str, ...]:
     return tuple(name for name, files in found.items() if files)
 
 
-def _rows(folder: Path, found: dict[str, list[Path]], classes: tuple[str, ...]) -> list[Row]:
+def _rows(folder: Path, found: dict[str, list[Path]], classes: tuple[str, ...]) -> list[LabelledFile]:
     """Every image with its label; a class that training does not have is refused."""
     foreign = [name for name in _filled(found) if name not in classes]
     if foreign:
@@ -174,7 +174,7 @@ def _size(path: Path) -> int:
 
 
 def files_source(
-    name: str, root: Path, classes: tuple[str, ...], rows: Sequence[Row], bad: Bad = "refuse"
+    name: str, root: Path, classes: tuple[str, ...], rows: Sequence[LabelledFile], bad: Bad = "refuse"
 ) -> FolderSource:
     """A source of image files whose labels are known.
 

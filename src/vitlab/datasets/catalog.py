@@ -1,9 +1,9 @@
 """What the user calls a data set -> the source behind it.
 
-The bundled data sets are small real ones that come inside the package, so that everything can be tried offline. Each is
-a folder of `bundled/` with its licence: per split one xz-compressed tar shard and its index. The PNGs inside store their
-pixels uncompressed, because xz finds more across images than PNG does within one: 3.1 MB in all instead of 3.6. A shard
-is unpacked once, into memory, when it is opened; from then on it is read as any other.
+The bundled data sets are small real ones that come inside the package, so that everything can be tried offline. Each
+is a folder of `bundled/` with its licence: per split one xz-compressed tar shard and its index. The PNGs inside store
+their pixels uncompressed, because xz finds more across images than PNG does within one: 3.1 MB in all instead of 3.6.
+A shard is unpacked once, into memory, when it is opened; from then on it is read as any other.
 """
 
 import lzma
@@ -19,10 +19,9 @@ from vitlab.datasets.hub import find_parquet, hub_splits, is_hub_id, open_table,
 from vitlab.datasets.manifests import pin, read_manifest
 from vitlab.datasets.official import development, open_named
 from vitlab.errors import UserError, unknown_name
-from vitlab.shards.index import from_json
 from vitlab.shards.opening import open_tar_folder, open_tar_pattern, open_tar_url
 from vitlab.shards.remote import is_url
-from vitlab.shards.source import Shard, ShardSource, shard_source
+from vitlab.shards.source import Shard, ShardSource, from_json, shard_source
 
 BUNDLED = {
     "fashion-mnist": "6,000 + 1,000 photos of clothes, 28 x 28 grey, 10 classes (MIT)",

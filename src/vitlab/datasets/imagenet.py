@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-from vitlab.data.folders import FolderSource, Row, files_source, open_class_folders
+from vitlab.data.folders import FolderSource, LabelledFile, files_source, open_class_folders
 from vitlab.data.images import walk_images
 from vitlab.data.sources import Bad
 from vitlab.datasets.annotation_files import number, read_csv, read_json, read_rows, read_text
@@ -55,7 +55,7 @@ def _synsets(folder: Path, root: Path) -> tuple[str, ...]:
     return tuple(sorted(set(_listed_synsets(folder, flat))))
 
 
-def _validation(folder: Path, val: Path, classes: tuple[str, ...]) -> list[Row]:
+def _validation(folder: Path, val: Path, classes: tuple[str, ...]) -> list[LabelledFile]:
     """Validation images, sorted by their own names, with labels."""
     labels = {synset: label for label, synset in enumerate(classes)}
     flat = flat_images(val)
@@ -97,7 +97,7 @@ def open_imagenet_v2(folder: Path, split: str, bad: Bad = "refuse") -> FolderSou
         raise UserError(f"{folder}: ImageNetV2 has a test split only")
     inner = sorted(path for path in folder.glob("imagenetv2-*") if path.is_dir())
     root = inner[0] if len(inner) == 1 else folder
-    rows: list[Row] = []
+    rows: list[LabelledFile] = []
     for path in sorted(root.iterdir()) if root.is_dir() else []:
         if path.is_dir() and not path.name.startswith("."):
             label = number(path.name, root, 1) if path.name.isdigit() else CLASSES
@@ -141,7 +141,7 @@ def open_objectnet(folder: Path, split: str, bad: Bad = "refuse") -> FolderSourc
     mapping = _names(folder / "mappings/folder_to_objectnet_label.json")
     classes = sorted(set(mapping.values()))
     labels = {name: label for label, name in enumerate(classes)}
-    rows: list[Row] = []
+    rows: list[LabelledFile] = []
     images = folder / "images"
     for image in walk_images(images):
         name = image.relative_to(images).parts[0]

@@ -16,7 +16,8 @@ from vitlab.datasets.tables import Columns, TableSource
 from vitlab.errors import UserError
 from vitlab.recipes import vtab
 from vitlab.recipes.vtab import Cut, SplitName, VtabTask
-from vitlab.shards.source import ShardSource, open_shards
+from vitlab.shards.opening import open_shards
+from vitlab.shards.source import ShardSource
 
 ALIASES = {"train": ("train",), "validation": ("val", "validation", "valid"), "test": ("test",)}
 VTAB_SPLITS: dict[Split, SplitName] = {

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from vitlab.data.folders import FolderSource, Row, files_source, open_class_folders
+from vitlab.data.folders import FolderSource, LabelledFile, files_source, open_class_folders
 from vitlab.data.images import is_image_name
 from vitlab.data.sources import Bad, name_rank
 from vitlab.datasets.annotation_files import inside, number, read_csv, read_mat, read_rows
@@ -22,7 +22,7 @@ def _no_split(folder: Path, split: str) -> UserError:
     return UserError(f"{folder}: this data set has no {split} split")
 
 
-def _source(folder: Path, split: str, classes: Iterable[str], rows: list[Row], bad: Bad) -> FolderSource:
+def _source(folder: Path, split: str, classes: Iterable[str], rows: list[LabelledFile], bad: Bad) -> FolderSource:
     return files_source(f"{folder} ({split} part)", folder, tuple(classes), rows, bad)
 
 
@@ -176,7 +176,7 @@ def open_caltech101(folder: Path, split: str, bad: Bad = "refuse") -> FolderSour
     if split not in ("train", "test"):
         raise _no_split(folder, split)
     whole = open_class_folders(folder, str(folder), bad, root=folder)
-    rows: list[Row] = []
+    rows: list[LabelledFile] = []
     for label, name in enumerate(whole.classes):
         indices = np.flatnonzero(whole.labels_N == label).tolist()
         ranked = sorted(indices, key=lambda index: name_rank(whole.key(index)))

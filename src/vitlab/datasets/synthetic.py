@@ -1,7 +1,7 @@
 """Rendered and measured scenes in the layout in which they are published: Clevr, KITTI, dSprites.
 
-Their labels follow VTAB's rules, as functions of each data set's own annotations (Zhai et al. 2019; values of its public
-code).
+Their labels follow VTAB's rules, as functions of each data set's own annotations (Zhai et al. 2019; values of its
+public code).
 """
 
 import zipfile
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from vitlab.data.arrays import ArraySource, array_source
 from vitlab.data.decoding.pillow import describe_error
-from vitlab.data.folders import FolderSource, Row, files_source
+from vitlab.data.folders import FolderSource, LabelledFile, files_source
 from vitlab.data.sources import Bad
 from vitlab.datasets.annotation_files import inside, number, read_json, read_rows, read_text
 from vitlab.errors import UserError
@@ -69,7 +69,7 @@ def _open_clevr(
     listing = folder / "scenes" / f"CLEVR_{sides[split]}_scenes.json"
     found = read_json(listing)
     images = folder / "images" / sides[split]
-    rows: list[Row] = []
+    rows: list[LabelledFile] = []
     try:
         for scene in found["scenes"]:
             depths = [float(each["pixel_coords"][2]) for each in scene["objects"]]
@@ -79,7 +79,7 @@ def _open_clevr(
     return files_source(f"{folder} ({split} part)", folder, classes, _checked(rows, classes, listing), bad)
 
 
-def _checked(rows: list[Row], classes: tuple[str, ...], listing: Path) -> list[Row]:
+def _checked(rows: list[LabelledFile], classes: tuple[str, ...], listing: Path) -> list[LabelledFile]:
     wrong = next((row for row, (_, label) in enumerate(rows) if not 0 <= label < len(classes)), None)
     if wrong is not None:
         raise UserError(f"{listing}: scene {wrong} is none of the {len(classes)} classes; get it again")

@@ -81,7 +81,7 @@ def parse_thresholds(changes: Iterable[str]) -> Thresholds:
 
 
 @dataclass(frozen=True, eq=False)
-class CopyIndex:
+class DuplicateIndex:
     """Test images, ready for training images to be looked up among them.
 
     Attributes:
@@ -97,20 +97,20 @@ class CopyIndex:
     mirrored: NDArray[np.bool_]
 
 
-def build_index(signatures: Signatures, *, near: bool) -> CopyIndex:
+def build_index(signatures: Signatures, *, near: bool) -> DuplicateIndex:
     """An index of test images: 1.1 KB an image, 1.0 KB more where near copies are looked for as well."""
     if not near:
-        return CopyIndex(signatures, None, np.zeros(0, np.int64), np.zeros(0, np.bool_))
+        return DuplicateIndex(signatures, None, np.zeros(0, np.int64), np.zeros(0, np.bool_))
     comparable = np.flatnonzero(signatures["readable"] & ~is_blank(signatures["thumbnail"]))
     codes_TV = np.concatenate(
         [np.zeros((0, VARIANTS), np.uint64)]
         + [variant_hashes(signatures["thumbnail"][part]) for part in _parts(comparable, CANDIDATES_AT_ONCE)]
     )
     mirrored = np.tile(np.arange(VARIANTS) % 2 == 1, len(comparable))
-    return CopyIndex(signatures, hamming_index(codes_TV.ravel()), np.repeat(comparable, VARIANTS), mirrored)
+    return DuplicateIndex(signatures, hamming_index(codes_TV.ravel()), np.repeat(comparable, VARIANTS), mirrored)
 
 
-def find_exact(train: Signatures, index: CopyIndex) -> list[Pair]:
+def find_exact(train: Signatures, index: DuplicateIndex) -> list[Pair]:
     """Training images (N,) whose file, or whose decoded pixels, are those of a test image."""
     pairs: list[Pair] = []
     for detector in DETECTORS[:2]:
@@ -121,7 +121,7 @@ def find_exact(train: Signatures, index: CopyIndex) -> list[Pair]:
     return pairs
 
 
-def find_near(train: Signatures, index: CopyIndex, thresholds: Thresholds) -> list[Pair]:
+def find_near(train: Signatures, index: DuplicateIndex, thresholds: Thresholds) -> list[Pair]:
     """Training images (N,) that show a test image with changes: re-encoded, resized, mirrored, cropped, brightened.
 
     Candidates are found by their hashes and then compared by their small pictures. Blank images are left out: they
@@ -170,7 +170,7 @@ def surest(pairs: Iterable[Pair]) -> list[Pair]:
     return [best[key] for key in sorted(best)]
 
 
-def later_copies(pairs: Sequence[Pair]) -> list[int]:
+def later_duplicates(pairs: Sequence[Pair]) -> list[int]:
     """What to remove from a set that was compared with itself, so that no two images left are a pair.
 
     Of each pair (test < train) the later image goes, unless the earlier one goes already.

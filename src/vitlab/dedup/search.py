@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from vitlab.data.sources import Bad, Source, select
 from vitlab.dedup.duplicates import (
     DETECTORS,
-    CopyIndex,
+    DuplicateIndex,
     Pair,
     Thresholds,
     build_index,
@@ -81,7 +81,7 @@ class Search:
 
 
 @dataclass(frozen=True)
-class Found:
+class SearchResult:
     """What a search found.
 
     Attributes:
@@ -154,7 +154,7 @@ def run_blocks(search: Search, references: Signatures, progress: Progress, *, ra
     return total
 
 
-def join(search: Search) -> Found:
+def join(search: Search) -> SearchResult:
     """All blocks' results as one; every block must have been worked on.
 
     Raises:
@@ -168,11 +168,11 @@ def join(search: Search) -> Found:
         pairs += found.pairs
         unreadable += found.unreadable
     check_readable(search.train, unreadable, search.bad_images)
-    return Found(tuple(pairs), tuple(unreadable))
+    return SearchResult(tuple(pairs), tuple(unreadable))
 
 
 def _search_block(
-    search: Search, indices: range, records: Signatures, index: CopyIndex, tests_TD: NDArray[np.float32] | None
+    search: Search, indices: range, records: Signatures, index: DuplicateIndex, tests_TD: NDArray[np.float32] | None
 ) -> list[Pair]:
     pairs = find_exact(records, index)
     if search.near:
@@ -228,7 +228,7 @@ def _result_path(search: Search, indices: range) -> Path:
     return search.folder / f"pairs-{key}" / f"{indices.start // BLOCK:06d}.json"
 
 
-def _load(path: Path, indices: range) -> Found | None:
+def _load(path: Path, indices: range) -> SearchResult | None:
     """A result that was written before; None where there is none, or it is damaged."""
     try:
         content = json.loads(path.read_bytes())
@@ -240,4 +240,4 @@ def _load(path: Path, indices: range) -> Found | None:
     except (OSError, ValueError, KeyError, TypeError):
         return None
     known = all(pair.train in indices for pair in pairs) and all(index in indices for index in unreadable)
-    return Found(pairs, unreadable) if known else None
+    return SearchResult(pairs, unreadable) if known else None

@@ -1,20 +1,81 @@
-"""Tar shards: reads their images at random without ever extracting."""
+"""Tar shards as a source: an index says where each image lies; images are read at random, and nothing is extracted."""
 
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import ConfigDict, TypeAdapter, ValidationError
+from pydantic.dataclasses import dataclass as checked_dataclass
 
-from vitlab.data.block_cache import BlockCache, Reader
-from vitlab.data.decoding.pillow import refuse
-from vitlab.data.sources import Bad, Sample, TrainOrTest, check_classes, fingerprint, split_by_name
+from vitlab.data.block_cache import BlockCache
+from vitlab.data.decoding.pillow import MAX_BYTES, refuse
+from vitlab.data.sources import Sample, TrainOrTest, check_classes, fingerprint, split_by_name
 from vitlab.errors import UserError
-from vitlab.shards.index import ShardIndex, index_path, index_shard
-from vitlab.shards.remote import RemoteFile, find_file, index_remote
+from vitlab.shards.remote import RemoteFile
 from vitlab.shards.tar import BLOCK, header_size
+
+MAX_LABEL = 10**7
+
+
+@checked_dataclass(frozen=True, config=ConfigDict(extra="forbid", strict=True))
+class ShardIndex:
+    """The images of one shard, in the archive's order.
+
+    Attributes:
+        shard_bytes: the tar's size; another size means that the index is not this tar's.
+        classes: class names by label, or None where the shard came from elsewhere and names none.
+        names: each image's member name.
+        offsets, sizes: where its bytes start in the tar, and how many they are.
+        labels: its class.
+    """
+
+    shard_bytes: int
+    classes: tuple[str, ...] | None
+    names: tuple[str, ...]
+    offsets: tuple[int, ...]
+    sizes: tuple[int, ...]
+    labels: tuple[int, ...]
+    format: Literal["vitlab-shard-index"] = "vitlab-shard-index"
+    version: Literal[1] = 1
+
+
+_ADAPTER = TypeAdapter(ShardIndex)
+
+
+def index_path(shard: Path) -> Path:
+    """Where a shard's index lies: `train-000.tar` has `train-000.index.json`."""
+    return shard.with_suffix(".index.json")
+
+
+def to_json(index: ShardIndex) -> str:
+    """The index as one line of JSON."""
+    return _ADAPTER.dump_json(index).decode() + "\n"
+
+
+def from_json(text: bytes, name: str) -> ShardIndex:
+    """An index from untrusted JSON.
+
+    Raises:
+        UserError: it is damaged or of another version.
+    """
+    try:
+        index = _ADAPTER.validate_json(text)
+    except ValidationError as error:
+        raise UserError(f"{name}: this is not a shard index of version 1; remove it, and it is made again") from error
+    count = len(index.names)
+    limits = all(
+        BLOCK <= offset <= index.shard_bytes - size and 0 < size <= MAX_BYTES
+        for offset, size in zip(index.offsets, index.sizes, strict=False)
+    )
+    known = MAX_LABEL if index.classes is None else len(index.classes)
+    labels = all(0 <= label < known for label in index.labels)
+    if not (0 < count == len(index.offsets) == len(index.sizes) == len(index.labels) and limits and labels):
+        raise UserError(f"{name}: this shard index contradicts itself; remove it, and it is made again")
+    return index
 
 
 @dataclass(frozen=True, eq=False)
@@ -148,48 +209,3 @@ def _common_classes(shards: Sequence[Shard], name: str, classes: tuple[str, ...]
         if label >= len(classes):
             raise UserError(f"{shard}: its label {label} is none of the {len(classes)} training classes of {name}")
     return classes
-
-
-def open_shards(
-    paths: Sequence[Path],
-    name: str,
-    *,
-    classes: tuple[str, ...] | None = None,
-    split: TrainOrTest | None = None,
-    bad: Bad = "refuse",
-) -> ShardSource:
-    """A source from tar files on disk, indexing those that have no index yet; see `shard_source`.
-
-    `bad` says whether a shard that is cut short and a sample that is incomplete are refused, or left out and told in
-    `ShardSource.skipped`.
-    """
-    skipped: list[str] = []
-    shards = [Shard(path, index_shard(path, skipped if bad == "skip" else None)) for path in paths]
-    return shard_source(shards, name, classes=classes, split=split, skipped=skipped)
-
-
-def open_remote_shards(
-    urls: Sequence[str],
-    name: str,
-    *,
-    classes: tuple[str, ...] | None = None,
-    split: TrainOrTest | None = None,
-    bad: Bad = "refuse",
-) -> ShardSource:
-    """A source from tar files behind URLs; see `open_shards` and `remote.index_remote`."""
-    skipped: list[str] = []
-    found = [find_file(url) for url in urls]
-    shards = [
-        Shard(Path(file.url.rpartition("/")[2]), index_remote(file, skipped if bad == "skip" else None), remote=file)
-        for file in found
-    ]
-    return shard_source(shards, name, classes=classes, split=split, skipped=skipped)
-
-
-def memory_reader(content: bytes) -> Reader:
-    """A reader of bytes in memory, for `tars.walk` and `index.scan`."""
-
-    def read(offset: int, size: int) -> bytes:
-        return content[offset : offset + size]
-
-    return read

@@ -140,7 +140,7 @@ def _check_shares(recipe: Recipe, runtime: Runtime) -> None:
 
 
 def _decoding_threads(recipe: Recipe, preprocessing: Preprocessing, source: Source, lanes: int) -> int | None:
-    """As the recipe says; where it leaves it open, none for images that stay in memory beside lanes, whose cores they would take."""
+    """As the recipe says; without a choice there, none for in-memory images beside lanes, whose cores they need."""
     workers = recipe.data.workers
     if workers is None and lanes > 1 and fit_in_memory(source, preprocessing, recipe.augmentation, loader.CACHE_BYTES):
         return 0
