@@ -190,11 +190,11 @@ def test_lab_is_refused_or_converted():
     ("data", "reason"),
     [
         (b"", "it is empty"),
-        (b"hello, this is not an image", "no readable JPEG, PNG"),
+        (b"hello, this is not an image", "not a readable JPEG, PNG"),
         (b"\x89PNG\r\n\x1a\n", "x.png"),
-        (b"%PDF-1.4", "no readable JPEG, PNG"),
-        (b"SIMPLE  =                    T", "no readable JPEG, PNG"),  # FITS
-        (b"8BPS\0\x01", "no readable JPEG, PNG"),  # Photoshop
+        (b"%PDF-1.4", "not a readable JPEG, PNG"),
+        (b"SIMPLE  =                    T", "not a readable JPEG, PNG"),  # FITS
+        (b"8BPS\0\x01", "not a readable JPEG, PNG"),  # Photoshop
     ],
 )
 def test_what_is_no_image_is_refused_by_name(data, reason):

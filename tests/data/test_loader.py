@@ -142,7 +142,7 @@ def test_a_broken_image_surfaces_in_the_consumer(source, workers):
     with open(broken, "wb") as file:  # noqa: PTH123
         file.write(b"no image")
     found = stream(source, steps=3, workers=workers)
-    with pytest.raises(UserError, match="no readable JPEG, PNG") as caught:
+    with pytest.raises(UserError, match="not a readable JPEG, PNG") as caught:
         list(found)
     assert str(caught.value).startswith(broken)
     assert threads() == []

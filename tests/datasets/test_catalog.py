@@ -78,7 +78,7 @@ def test_shards_with_a_test_side(tmp_path, test_name):
 def test_shards_whose_test_side_has_a_label_of_its_own(tmp_path):
     write_shard(tmp_path / "train.tar", 0, 1)
     write_shard(tmp_path / "val.tar", 0, 5)
-    assert "its label 5 is none of the 2 training classes" in refused(tmp_path / "train.tar", "test")
+    assert "its label 5 is not one of the 2 training classes" in refused(tmp_path / "train.tar", "test")
 
 
 def test_shards_without_a_test_side(tmp_path):
@@ -183,8 +183,8 @@ def test_damaged_idx_files_are_one_line(debian):
 
     damaged()
     write_idx(folder, images, labels[:-1])
-    with pytest.raises(UserError, match="labels do not belong"):
+    with pytest.raises(UserError, match="labels do not match its images"):
         array_files.open_fashion_mnist("train", folder)
     write_idx(folder, images, labels + 1)
-    with pytest.raises(UserError, match="labels do not belong"):
+    with pytest.raises(UserError, match="labels do not match its images"):
         array_files.open_fashion_mnist("train", folder)

@@ -88,7 +88,7 @@ def test_what_was_changed_by_hand_is_refused(pinned):
         path.write_text(json.dumps(honest | change))
         assert message in refused(read_manifest, path)
     path.write_text(json.dumps(honest))
-    assert "is expected; get the right manifest" in refused(read_manifest, path, "1" * 64)
+    assert "is expected; use the right manifest" in refused(read_manifest, path, "1" * 64)
     assert "it cannot be read" in refused(read_manifest, path.with_name("none.json"))
 
 

@@ -38,7 +38,7 @@ def read_text(path: Path) -> str:
     except OSError as error:
         raise UserError(f"{path}: it cannot be read ({error.strerror}); is the data set complete?") from error
     except UnicodeDecodeError as error:
-        raise UserError(f"{path}: this is no UTF-8 text; get the data set again") from error
+        raise UserError(f"{path}: this is not UTF-8 text; download the data set again") from error
 
 
 def read_rows(path: Path, columns: int) -> list[list[str]]:
@@ -54,7 +54,7 @@ def read_rows(path: Path, columns: int) -> list[list[str]]:
     rows = [line.split() for line in read_text(path).splitlines() if line.strip() and not line.startswith("#")]
     for number, row in enumerate(rows, 1):
         if len(row) < columns:
-            raise UserError(f"{path}: row {number} has {len(row)} of {columns} columns; get the data set again")
+            raise UserError(f"{path}: row {number} has {len(row)} of {columns} columns; download the data set again")
     return rows
 
 
@@ -72,7 +72,7 @@ def read_csv(path: Path, columns: tuple[str, ...]) -> list[dict[str, str]]:
     try:
         return [{column: row[column] or "" for column in columns} for row in reader]
     except csv.Error as error:
-        raise UserError(f"{path}: this is no CSV file ({error}); get the data set again") from error
+        raise UserError(f"{path}: this is not a CSV file ({error}); download the data set again") from error
 
 
 def read_json(path: Path) -> Any:
@@ -85,7 +85,9 @@ def read_json(path: Path) -> Any:
     try:
         return json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise UserError(f"{path}: this is no JSON file ({type(error).__name__}); get the data set again") from error
+        raise UserError(
+            f"{path}: this is not a JSON file ({type(error).__name__}); download the data set again"
+        ) from error
 
 
 def number(text: str, path: Path, row: int) -> int:
@@ -125,7 +127,7 @@ def read_mat(path: Path, names: tuple[str, ...]) -> dict[str, NDArray[np.generic
     except OSError as error:
         raise UserError(f"{path}: it cannot be read ({error.strerror}); is the data set complete?") from error
     if len(content) < 128 or content[124:128] != b"\x00\x01IM":
-        raise UserError(f"{path}: this is no little-endian MATLAB file of version 5; get the data set again")
+        raise UserError(f"{path}: this is not a little-endian MATLAB file of version 5; download the data set again")
     found: dict[str, NDArray[np.generic]] = {}
     try:
         for kind, body in _elements(memoryview(content)[128:]):
@@ -133,10 +135,10 @@ def read_mat(path: Path, names: tuple[str, ...]) -> dict[str, NDArray[np.generic
             if matrix is not None:
                 found |= _array(matrix, names)
     except (zlib.error, struct.error, ValueError) as error:
-        raise UserError(f"{path}: this MATLAB file is damaged ({error}); get the data set again") from error
+        raise UserError(f"{path}: this MATLAB file is damaged ({error}); download the data set again") from error
     missing = [name for name in names if name not in found]
     if missing:
-        raise UserError(f"{path}: there is no array '{missing[0]}' in it; get the data set again")
+        raise UserError(f"{path}: there is no array '{missing[0]}' in it; download the data set again")
     return found
 
 

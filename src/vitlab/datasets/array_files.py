@@ -99,7 +99,7 @@ def open_fashion_mnist(split: TrainOrTest, folder: Path = FASHION_FOLDER) -> Arr
     images_NHW = read_idx(folder / f"{FASHION_STEMS[split]}-images-idx3-ubyte.gz", 3)
     labels_N = read_idx(folder / f"{FASHION_STEMS[split]}-labels-idx1-ubyte.gz", 1)
     if len(images_NHW) != len(labels_N) or (labels_N >= len(FASHION_CLASSES)).any():
-        raise UserError(f"{folder}: the {split} labels do not belong to its images; install {FASHION_PACKAGE} again")
+        raise UserError(f"{folder}: the {split} labels do not match its images; install {FASHION_PACKAGE} again")
     return array_source(
         f"fashion-mnist-full ({split} part)",
         "",
@@ -172,7 +172,7 @@ def open_svhn(folder: Path, split: str, bad: Bad = "refuse") -> ArraySource:
     found = read_mat(path, ("X", "y"))
     images_HWCN, labels_N = found["X"], found["y"].ravel().astype(np.int64)
     if images_HWCN.dtype != np.uint8 or images_HWCN.shape != (32, 32, 3, len(labels_N)):
-        raise UserError(f"{path}: its images and labels do not belong together; get it again")
+        raise UserError(f"{path}: its images and labels do not match; download it again")
     images_NHWC = np.ascontiguousarray(images_HWCN.astype(np.uint8, copy=False).transpose(3, 0, 1, 2))
     digits_N = np.where(labels_N == 10, 0, labels_N)
     name = f"{folder} ({split} part)"
@@ -206,7 +206,7 @@ def _open_smallnorb(folder: Path, split: str, column: int, classes: int, label: 
     images_N2HW = _norb(folder / f"{NORB_STEMS[split]}-dat.mat", 4)
     info_N4 = _norb(folder / f"{NORB_STEMS[split]}-info.mat", 2)
     if len(images_N2HW) != len(info_N4) or images_N2HW.shape[1] != 2 or info_N4.shape[1] != 4:
-        raise UserError(f"{folder}: SmallNORB's {split} files do not belong together; get them again")
+        raise UserError(f"{folder}: SmallNORB's {split} files do not match; download them again")
     labels_N = np.array([label(stored) for stored in info_N4[:, column].tolist()], np.int64)
     size = prod(images_N2HW.shape[2:])
     name = f"{folder} ({split} part)"
@@ -221,12 +221,14 @@ def _norb(path: Path, dimensions: int) -> NDArray[Any]:
         with path.open("rb") as file:
             head = np.frombuffer(file.read(8), "<u4")
             if len(head) != 2 or int(head[0]) not in NORB_TYPES or int(head[1]) != dimensions:
-                raise UserError(f"{path}: this is none of SmallNORB's files of {dimensions} dimensions; get it again")
+                raise UserError(
+                    f"{path}: this is not one of SmallNORB's files of {dimensions} dimensions; download it again"
+                )
             slots = max(3, dimensions)
             shape = np.frombuffer(file.read(4 * slots), "<u4").tolist()[:dimensions]
             dtype, start = np.dtype(NORB_TYPES[int(head[0])]), 8 + 4 * slots
             if len(shape) != dimensions or start + prod(shape) * dtype.itemsize != path.stat().st_size:
-                raise UserError(f"{path}: its size does not fit its header; get it again")
+                raise UserError(f"{path}: its size does not fit its header; download it again")
     except OSError as error:
         raise UserError(f"{path}: it cannot be read ({error.strerror}); is the data set complete?") from error
     mapped: NDArray[Any] = np.memmap(path, dtype, "r", start, tuple(shape))

@@ -40,7 +40,7 @@ def hub_splits(source: str) -> dict[str, Any]:
     """
     match = HUB_ID.fullmatch(source)
     if match is None:
-        raise UserError(f"{source}: this is no hub id; write hf://owner/name or hf://owner/name@config")
+        raise UserError(f"{source}: this is not a hub id; write hf://owner/name or hf://owner/name@config")
     name, config = match.groups()
 
     def load(datasets: Any) -> Any:

@@ -80,7 +80,7 @@ def _listed_synsets(folder: Path, images: list[Path]) -> list[str]:
         known = {row["ImageId"]: row["PredictionString"].partition(" ")[0] for row in rows}
         missing = next((path.name for path in images if path.stem not in known), None)
         if missing is not None:
-            raise UserError(f"{folder / KAGGLE}: it has no label for {missing}; get it again")
+            raise UserError(f"{folder / KAGGLE}: it has no label for {missing}; download it again")
         return [known[path.stem] for path in images]
     raise UserError(f"{folder}: val/ is flat; put {SYNSETS} or {KAGGLE} beside it, or sort it into val/SYNSET/")
 
@@ -167,17 +167,17 @@ def read_objectnet_mapping(folder: Path) -> ObjectNetMapping:
     lines = [line.strip() for line in read_text(lines_path).splitlines()]
     ids = read_json(ids_path)
     if not isinstance(ids, dict) or not all(type(line) is int and 0 <= line < len(lines) for line in ids.values()):
-        raise UserError(f"{ids_path}: it does not map labels to lines of {lines_path.name}; get it again")
+        raise UserError(f"{ids_path}: it does not map labels to lines of {lines_path.name}; download it again")
     by_name = {lines[line]: number(str(label), ids_path, row) for row, (label, line) in enumerate(ids.items(), 1)}
     found: ObjectNetMapping = {}
     for name, joined in shared.items():
         unknown = next((part for part in joined.split("; ") if part not in by_name), None)
         if unknown is not None:
-            raise UserError(f"{mappings}: ImageNet has no class named {unknown[:60]!r}; get the mappings again")
+            raise UserError(f"{mappings}: ImageNet has no class named {unknown[:60]!r}; download the mappings again")
         found[name] = tuple(by_name[part] for part in joined.split("; "))
     every = [label for labels in found.values() for label in labels]
     if len(set(every)) != len(every):
-        raise UserError(f"{mappings}: an ImageNet class belongs to two classes of ObjectNet; get the mappings again")
+        raise UserError(f"{mappings}: an ImageNet class is in two classes of ObjectNet; download the mappings again")
     return found
 
 
@@ -185,5 +185,5 @@ def _names(path: Path) -> dict[str, str]:
     """A JSON object of text to text."""
     found = read_json(path)
     if not isinstance(found, dict) or not found or not all(isinstance(value, str) for value in found.values()):
-        raise UserError(f"{path}: this is no mapping of names to names; get it again")
+        raise UserError(f"{path}: this is not a mapping of names to names; download it again")
     return found

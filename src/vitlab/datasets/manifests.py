@@ -83,12 +83,12 @@ def read_manifest(path: Path, sha256: str | None = None) -> Manifest:
     except OSError as error:
         raise UserError(f"{path}: it cannot be read ({error.strerror}); check the file and its rights") from error
     except ValidationError as error:
-        raise UserError(f"{path}: this is no split manifest of version 1; write it again") from error
+        raise UserError(f"{path}: this is not a split manifest of version 1; write it again") from error
     found = digest(manifest.samples)
     if found != manifest.sha256:
-        raise UserError(f"{path}: it was changed after it was written (its hash is {found[:12]}...); get it again")
+        raise UserError(f"{path}: it was changed after it was written (its hash is {found[:12]}...); download it again")
     if sha256 is not None and found != sha256:
-        raise UserError(f"{path}: its hash is {found[:12]}..., {sha256[:12]}... is expected; get the right manifest")
+        raise UserError(f"{path}: its hash is {found[:12]}..., {sha256[:12]}... is expected; use the right manifest")
     if len({key for key, _ in manifest.samples}) != len(manifest.samples):
         raise UserError(f"{path}: it names a sample twice; write it again")
     return manifest

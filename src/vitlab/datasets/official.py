@@ -79,10 +79,14 @@ def development(train: Source, name: str, part: Split, share: float) -> Source:
 
 def _cut(place: Place, cuts: tuple[Cut, ...], name: str) -> Source:
     """The samples that the cuts take from the official splits, in order."""
-    opened = {split: open_official(place, split) for split in sorted({cut.split for cut in cuts})}
+    splits = {split: open_official(place, split) for split in sorted({cut.split for cut in cuts})}
+    opened = {split: source for split, (source, _) in splits.items()}
     if cuts == (Cut(cuts[0].split),):
         return opened[cuts[0].split]
-    orders = {split: ordered(source) for split, source in opened.items()}
+    orders = {
+        split: range(len(source)) if is_ordered else hashed_order(source)
+        for split, (source, is_ordered) in splits.items()
+    }
     try:
         chosen = [
             (opened[cut.split], [orders[cut.split][at] for at in cut.bounds(len(opened[cut.split]))]) for cut in cuts
@@ -99,8 +103,10 @@ def _pinned(place: Place, split: str, cuts: tuple[Cut, ...]) -> Source | None:
         return None
     manifest = read_manifest(path)
     if manifest.data != place.name or manifest.split != split:
-        raise UserError(f"{path}: it is the manifest of {manifest.data}'s {manifest.split}; put the right one there")
-    opened = [open_official(place, official) for official in sorted({cut.split for cut in cuts})]
+        raise UserError(
+            f"{path}: it is the manifest of {manifest.data}'s {manifest.split}; put the right one in its place"
+        )
+    opened = [open_official(place, official)[0] for official in sorted({cut.split for cut in cuts})]
     return pin(manifest, opened, f"{place.name} ({split} part)")
 
 
@@ -131,57 +137,87 @@ def _open_vtab(task: VtabTask, folder: Path | None, part: Split, bad: Bad) -> So
     return source
 
 
-def open_official(place: Place, split: str) -> Source:
-    """All samples of an official split: "train", "validation" or "test".
+def open_official(place: Place, split: str) -> tuple[Source, bool]:
+    """All samples of an official split ("train", "validation" or "test"), and whether their order may be cut.
 
     In a folder these are looked for in turn: the data set's own layout; Parquet files; tar shards SPLIT-*.tar or
-    SPLIT/*.tar; SPLIT/CLASS/ image folders; for "train" also CLASS/ image folders without any split.
+    SPLIT/*.tar; SPLIT/CLASS/ image folders; for "train" also CLASS/ image folders without any split. Tables and shards
+    have an order of their own; files and arrays are sorted by class.
 
     Raises:
-        UserError: nothing of this is there, it is refused, or its classes are not as many as the data set has.
+        UserError: nothing of this exists, it is refused, or its classes are not as many as the data set has.
     """
-    source = _from_hub(place, split) if place.folder is None else _from_folder(place, place.folder, split)
-    return _with_classes(source, place)
+    rows = _table_or_shards(place, split)
+    if rows is not None:
+        numbers = tuple(map(str, range(place.classes)))
+        if place.exact and rows.classes == numbers[: len(rows.classes)]:
+            rows = replace(rows, classes=numbers)  # the last classes have no sample, and no names
+        return _checked(rows, place), True
+    return _checked(_files(place, split), place), False
 
 
-def ordered(source: Source) -> list[int]:
-    """A split's order for cutting: a table's or a shard's own; files and arrays, which lie sorted, by hash."""
-    if isinstance(source, TableSource | ShardSource):
-        return list(range(len(source)))
-    return hashed_order(source)
+def _checked(source: Source, place: Place) -> Source:
+    count = len(source.classes)
+    if place.exact and count != place.classes:
+        raise UserError(
+            f"{source.name}: it has {count:,} classes, {place.name} has {place.classes:,}; is it the right one?"
+        )
+    return source
 
 
-def _from_hub(place: Place, split: str) -> Source:
+def _table_or_shards(place: Place, split: str) -> TableSource | ShardSource | None:
+    if place.folder is None:
+        return _from_hub(place, split)
+    if _own_layout(place, place.folder) is not None:
+        return None
+    tables = find_parquet(place.folder)
+    if tables:
+        return split_source(parquet_splits(tables, str(place.folder)), split, str(place.folder), Columns())
+    return _from_shards(place.folder, split, place.bad)
+
+
+def _files(place: Place, split: str) -> Source:
+    assert place.folder is not None
+    root = _own_layout(place, place.folder)
+    if place.layout is not None and root is not None:
+        return place.layout.read(root, split, place.bad)
+    return _from_classes(place, place.folder, split)
+
+
+def _own_layout(place: Place, folder: Path) -> Path | None:
+    """Where the data set lies in its own layout, if it does.
+
+    Raises:
+        UserError: there is no such folder; it holds pickles; or no other layout will do.
+    """
+    if not folder.is_dir():
+        raise UserError(f"{folder}: there is no such folder; {place.name} is looked for there")
+    if place.layout is None:
+        return None
+    for root in (folder, *(folder / name for name in place.layout.inner)):
+        if any((root / marker).exists() for marker in place.layout.markers):
+            return root
+    if any((folder / name).exists() for name in place.layout.pickled):
+        raise UserError(
+            f"{folder}: this version of {place.name} consists of pickles, which can run code; "
+            f"download the binary version ({place.layout.looks})"
+        )
+    if place.layout.alone:
+        raise UserError(f"{folder}: {place.name} must lie there as {place.layout.looks}; nothing of it was found")
+    return None
+
+
+def _from_hub(place: Place, split: str) -> TableSource:
     if place.hub is None:
         raise UserError(
             f"{place.name}: no hub version of it is known; give its folder as {place.name}=PATH, "
-            f"or as $VITLAB_DATA/{place.name} (docs/datasets.md tells the layouts)"
+            f"or as $VITLAB_DATA/{place.name} (docs/datasets.md lists the layouts)"
         )
     address, columns = split_columns(place.hub)
     return split_source(hub_splits(address), split, address, columns)
 
 
-def _from_folder(place: Place, folder: Path, split: str) -> Source:
-    if not folder.is_dir():
-        raise UserError(f"{folder}: there is no such folder; it is where {place.name} is looked for")
-    if place.layout is not None:
-        for root in (folder, *(folder / name for name in place.layout.inner)):
-            if any((root / marker).exists() for marker in place.layout.markers):
-                return place.layout.read(root, split, place.bad)
-        if any((folder / name).exists() for name in place.layout.pickled):
-            raise UserError(
-                f"{folder}: this version of {place.name} consists of pickles, which can run code; "
-                f"get the binary version ({place.layout.looks})"
-            )
-        if place.layout.alone:
-            raise UserError(f"{folder}: {place.name} has to lie there as {place.layout.looks}; nothing of it is there")
-    tables = find_parquet(folder)
-    if tables:
-        return split_source(parquet_splits(tables, str(folder)), split, str(folder), Columns())
-    return _from_shards(folder, split, place.bad) or _from_classes(place, folder, split)
-
-
-def _from_shards(folder: Path, split: str, bad: Bad) -> Source | None:
+def _from_shards(folder: Path, split: str, bad: Bad) -> ShardSource | None:
     def tars(wanted: str) -> list[Path]:
         names = ALIASES[wanted]
         flat = [path for path in sorted(folder.glob("*.tar")) if re.split(r"[-_.]", path.name)[0] in names]
@@ -214,16 +250,3 @@ def _from_classes(place: Place, folder: Path, split: str) -> Source:
 
 def _side(folder: Path, split: str) -> Path | None:
     return next((folder / name for name in ALIASES[split] if (folder / name).is_dir()), None)
-
-
-def _with_classes(source: Source, place: Place) -> Source:
-    """The source with as many classes as the data set has: plain numbers are filled up, anything else is refused."""
-    count = len(source.classes)
-    if count == place.classes or not place.exact:
-        return source
-    numbers = tuple(map(str, range(place.classes)))
-    if count < place.classes and source.classes == numbers[:count] and isinstance(source, TableSource | ShardSource):
-        return replace(source, classes=numbers)
-    raise UserError(
-        f"{source.name}: it has {count:,} classes, {place.name} has {place.classes:,}; is it the right one?"
-    )

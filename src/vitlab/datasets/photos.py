@@ -37,7 +37,7 @@ def open_pets(folder: Path, split: str, bad: Bad = "refuse") -> FolderSource:
         raise _no_split(folder, split)
     classes = {label: breed for _, label, breed in _pets(folder / "annotations" / lists["train"])}
     if sorted(classes) != list(range(len(classes))):
-        raise UserError(f"{folder}: the classes in annotations/trainval.txt have gaps; get the data set again")
+        raise UserError(f"{folder}: the classes in annotations/trainval.txt have gaps; download the data set again")
     listing = folder / "annotations" / lists[split]
     rows = [(inside(folder / "images", f"{name}.jpg", listing), label) for name, label, _ in _pets(listing)]
     return _source(folder, split, [classes[label] for label in sorted(classes)], rows, bad)
@@ -65,7 +65,7 @@ def open_flowers(folder: Path, split: str, bad: Bad = "refuse") -> FolderSource:
     labels_N = _whole(read_mat(folder / "imagelabels.mat", ("labels",))["labels"])
     chosen_N = _whole(read_mat(folder / "setid.mat", (lists[split],))[lists[split]])
     if (chosen_N < 1).any() or (chosen_N > len(labels_N)).any() or (labels_N < 1).any():
-        raise UserError(f"{folder}: setid.mat and imagelabels.mat do not belong together; get both again")
+        raise UserError(f"{folder}: setid.mat and imagelabels.mat do not match; download both again")
     rows = [(folder / "jpg" / f"image_{image:05d}.jpg", int(labels_N[image - 1]) - 1) for image in chosen_N.tolist()]
     return _source(folder, split, map(str, range(1, int(labels_N.max()) + 1)), rows, bad)
 
@@ -104,7 +104,7 @@ def _open_listed(folder: Path, split: str, lists: dict[str, str], where: Path, i
     names = [name for (name, *_) in read_rows(listing, 1)]
     foreign = next((name for name in names if _class_of(name) not in labels), None)
     if foreign is not None:
-        raise UserError(f"{listing}: no training images for the class of {foreign!r}; get the data set again")
+        raise UserError(f"{listing}: no training images for the class of {foreign!r}; download the data set again")
     rows = [(inside(images, name, listing), labels[_class_of(name)]) for name in names]
     return _source(folder, split, classes, rows, bad)
 
@@ -127,7 +127,7 @@ def open_birds(folder: Path, split: str, bad: Bad = "refuse") -> FolderSource:
         for name in ("images.txt", "image_class_labels.txt", "train_test_split.txt", "classes.txt")
     )
     if not images.keys() == labels.keys() == sides.keys() or set(labels.values()) - classes.keys():
-        raise UserError(f"{folder}: images.txt and the lists beside it do not belong together; get all again")
+        raise UserError(f"{folder}: images.txt and the lists beside it do not match; download all of them again")
     wanted = "1" if split == "train" else "0"
     order = {key: label for label, key in enumerate(classes)}
     rows = [
@@ -161,7 +161,7 @@ def open_retinopathy(folder: Path, split: str, bad: Bad = "refuse") -> FolderSou
         for place, row in enumerate(found, 1)
     ]
     if any(label > 4 for _, label in rows):
-        raise UserError(f"{listing}: it has levels beyond 4; get the data set again")
+        raise UserError(f"{listing}: it has levels beyond 4; download the data set again")
     return _source(folder, split, map(str, range(5)), rows, bad)
 
 

@@ -75,14 +75,16 @@ def _open_clevr(
             depths = [float(each["pixel_coords"][2]) for each in scene["objects"]]
             rows.append((inside(images, str(scene["image_filename"]), listing), label(depths)))
     except (KeyError, IndexError, TypeError, ValueError) as error:
-        raise UserError(f"{listing}: scene {len(rows)} is malformed ({type(error).__name__}); get it again") from error
+        raise UserError(
+            f"{listing}: scene {len(rows)} is malformed ({type(error).__name__}); download it again"
+        ) from error
     return files_source(f"{folder} ({split} part)", folder, classes, _checked(rows, classes, listing), bad)
 
 
 def _checked(rows: list[LabelledFile], classes: tuple[str, ...], listing: Path) -> list[LabelledFile]:
     wrong = next((row for row, (_, label) in enumerate(rows) if not 0 <= label < len(classes)), None)
     if wrong is not None:
-        raise UserError(f"{listing}: scene {wrong} is none of the {len(classes)} classes; get it again")
+        raise UserError(f"{listing}: scene {wrong} is not one of the {len(classes)} classes; download it again")
     return rows
 
 
@@ -116,7 +118,7 @@ def _kitti_label(path: Path) -> int:
     except ValueError as error:
         if isinstance(error, UserError):
             raise
-        raise UserError(f"{path}: an object has no distance that can be; get the data set again") from error
+        raise UserError(f"{path}: an object has no distance that can be; download the data set again") from error
 
 
 def _kitti_parts(mapping: Path) -> dict[str, list[int]]:
@@ -125,13 +127,13 @@ def _kitti_parts(mapping: Path) -> dict[str, list[int]]:
     order = [number(word, mapping / "train_rand.txt", place) for place, word in enumerate(words, 1)]
     lines = read_rows(mapping / "train_mapping.txt", 2)
     if not order or min(order) < 1 or max(order) > len(lines):
-        raise UserError(f"{mapping}: train_rand.txt and train_mapping.txt do not belong together; get both again")
+        raise UserError(f"{mapping}: train_rand.txt and train_mapping.txt do not match; download both again")
     videos: dict[str, list[int]] = {}
     for image, line in enumerate(order):
         videos.setdefault(lines[line - 1][1], []).append(image)
     count = max(1, KITTI_PERCENT * len(videos) // 100)
     if len(videos) < 2 * count + 1:
-        raise UserError(f"{mapping}: {len(videos)} videos are too few to divide; get the data set again")
+        raise UserError(f"{mapping}: {len(videos)} videos are too few to divide; download the data set again")
     # The old generator's stream is frozen by numpy for good, which is what makes this division repeatable.
     random = np.random.RandomState(KITTI_SEED)
     test = set(random.choice(sorted(videos), count, replace=False).tolist())
@@ -174,9 +176,9 @@ def _open_dsprites(folder: Path, split: str, attribute: int) -> ArraySource:
             latents_N6 = _npy(archive, "latents_classes.npy", lambda rows: rows.astype(np.int64))
             bits_NV = _npy(archive, "imgs.npy", lambda rows: np.packbits(rows.reshape(len(rows), -1) != 0, axis=1))
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-        raise UserError(f"{path}: it cannot be read ({describe_error(error)}); get the data set again") from error
+        raise UserError(f"{path}: it cannot be read ({describe_error(error)}); download the data set again") from error
     if latents_N6.shape != (len(bits_NV), 6) or bits_NV.shape[1] != 64 * 64 // 8:
-        raise UserError(f"{path}: its images and latents do not belong together; get the data set again")
+        raise UserError(f"{path}: its images and latents do not match; download the data set again")
     values = DSPRITES_SIZES[attribute]
     labels_N = latents_N6[:, attribute] * 16 // values
     assert int(labels_N[0]) == grouped(int(latents_N6[0, attribute]), values, 16)

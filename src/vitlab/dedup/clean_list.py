@@ -79,7 +79,7 @@ def read_clean_list(path: Path) -> CleanList:
         content = json.loads(data)
         clean = CleanList.model_validate_json(data)
     except (ValidationError, ValueError, RecursionError) as error:
-        raise UserError(f"{path}: this is no clean list of version 1; `vitlab dedup` writes one") from error
+        raise UserError(f"{path}: this is not a clean list of version 1; `vitlab dedup` writes one") from error
     del content["sha256"]
     if _digest(content) != clean.sha256:
         raise UserError(f"{path}: this clean list was changed after it was written; run `vitlab dedup` again")

@@ -207,5 +207,5 @@ def _common_classes(shards: Sequence[Shard], name: str, classes: tuple[str, ...]
         return tuple(map(str, range(max(label for label, _ in highest) + 1)))
     for label, shard in highest:
         if label >= len(classes):
-            raise UserError(f"{shard}: its label {label} is none of the {len(classes)} training classes of {name}")
+            raise UserError(f"{shard}: its label {label} is not one of the {len(classes)} training classes of {name}")
     return classes

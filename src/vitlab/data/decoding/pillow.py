@@ -104,7 +104,7 @@ def refusing(name: str) -> Iterator[None]:
     except UserError:
         raise
     except UnidentifiedImageError as error:
-        raise refuse(name, "it is no readable JPEG, PNG, WebP, GIF, BMP or TIFF image") from error
+        raise refuse(name, "it is not a readable JPEG, PNG, WebP, GIF, BMP or TIFF image") from error
     except Image.DecompressionBombError as error:
         raise refuse(name, f"it has more than the {MAX_PIXELS:,} pixels that are decoded") from error
     except Exception as error:  # Pillow's plugins raise nearly every type on damaged files

@@ -31,7 +31,7 @@ def read_ppm(data: bytes, name: str) -> NDArray[np.uint8]:
     """
     header = HEADER.match(data)
     if header is None:
-        raise refuse(name, "it is no binary PPM of 8 bits a channel")
+        raise refuse(name, "it is not a binary PPM of 8 bits a channel")
     width, height = int(header[1]), int(header[2])
     if not width or not height:
         raise refuse(name, f"it has {width} x {height} pixels")
