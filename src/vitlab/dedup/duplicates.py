@@ -1,7 +1,7 @@
-"""Copies and near copies of test images among training images (paper: section 4.1, "Datasets").
+"""Duplicates and near-duplicates of test images among training images (paper: section 4.1, "Datasets").
 
-The paper names no detector; these are this package's own. Three look at an image's file, its pixels, and its small
-picture; a fourth compares a model's features, which are handed in. Legend: N = training images of one block, T = test
+The paper names no detector; these are this package's own. Three compare images' files, their pixels, and their small
+pictures; a fourth compares a model's features, which are passed in. Legend: N = training images of one block, T = test
 images, D = width of features.
 """
 
@@ -47,7 +47,7 @@ class Pair(NamedTuple):
         train, test: their indices.
         detector: the surest one that found them.
         distance: 0 for "file" and "pixels", that of `alignment.distances` for "near", 1 - cosine for "embedding".
-        mirrored: whether one is the mirror image of the other; told by "near" only.
+        mirrored: whether one is the mirror image of the other; known for "near" only.
     """
 
     train: int
@@ -82,11 +82,11 @@ def parse_thresholds(changes: Iterable[str]) -> Thresholds:
 
 @dataclass(frozen=True, eq=False)
 class DuplicateIndex:
-    """Test images, ready for training images to be looked up among them.
+    """Test images, among which training images can be looked up.
 
     Attributes:
         signatures: of all test images (T,).
-        codes: every hash under which a copy may be found; None where only exact copies are looked for.
+        codes: every hash under which a duplicate may be found; None where only exact duplicates are searched for.
         owners: the test image of each of those codes.
         mirrored: whether the code is of the mirrored image.
     """
@@ -98,13 +98,13 @@ class DuplicateIndex:
 
 
 def build_index(signatures: Signatures, *, near: bool) -> DuplicateIndex:
-    """An index of test images: 1.1 KB an image, 1.0 KB more where near copies are looked for as well."""
+    """An index of test images: 1.1 KB per image, 1.0 KB more where near-duplicates are searched for as well."""
     if not near:
         return DuplicateIndex(signatures, None, np.zeros(0, np.int64), np.zeros(0, np.bool_))
     comparable = np.flatnonzero(signatures["readable"] & ~is_blank(signatures["thumbnail"]))
     codes_TV = np.concatenate(
         [np.zeros((0, VARIANTS), np.uint64)]
-        + [variant_hashes(signatures["thumbnail"][part]) for part in _parts(comparable, CANDIDATES_AT_ONCE)]
+        + [variant_hashes(signatures["thumbnail"][chunk]) for chunk in _chunks(comparable, CANDIDATES_AT_ONCE)]
     )
     mirrored = np.tile(np.arange(VARIANTS) % 2 == 1, len(comparable))
     return DuplicateIndex(signatures, hamming_index(codes_TV.ravel()), np.repeat(comparable, VARIANTS), mirrored)
@@ -132,8 +132,8 @@ def find_near(train: Signatures, index: DuplicateIndex, thresholds: Thresholds) 
     queries, codes = index.codes.within(train["hash"][comparable], thresholds.radius)
     keys = np.unique((comparable[queries] * len(index.signatures) + index.owners[codes]) * 2 + index.mirrored[codes])
     pairs: list[Pair] = []
-    for part in _parts(keys, CANDIDATES_AT_ONCE):
-        (rows, columns), mirrored = np.divmod(part // 2, len(index.signatures)), part % 2 == 1
+    for chunk in _chunks(keys, CANDIDATES_AT_ONCE):
+        (rows, columns), mirrored = np.divmod(chunk // 2, len(index.signatures)), chunk % 2 == 1
         tests = index.signatures["thumbnail"][columns]
         tests[mirrored] = tests[mirrored][:, :, ::-1]
         apart = distances(tests, train["thumbnail"][rows])
@@ -203,5 +203,5 @@ def _directions(features: NDArray[np.float32], device: torch.device | str) -> to
     return directions
 
 
-def _parts(values: Ints, size: int) -> list[Ints]:
+def _chunks(values: Ints, size: int) -> list[Ints]:
     return [values[start : start + size] for start in range(0, len(values), size)]
