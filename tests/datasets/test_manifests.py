@@ -137,7 +137,7 @@ def test_a_manifest_of_two_official_splits(tmp_path):
 
 def test_a_selection_of_nothing_or_of_other_classes(animals):
     source = open_folder(animals, "train")
-    assert "there is no image left in it" in refused(select, "x", [(source, [])])
+    assert "no image is left in it" in refused(select, "x", [(source, [])])
     digits = open_source("digits", "test")
     assert "its classes differ" in refused(select, "x", [(source, [0]), (digits, [0])])
 

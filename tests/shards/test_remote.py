@@ -179,7 +179,7 @@ def test_without_fsspec_or_a_driver_there_is_one_line(monkeypatch):
 
 def test_a_server_that_tells_no_size(bucket, monkeypatch):
     monkeypatch.setattr(type(bucket), "info", lambda self, path: {"name": path, "size": None, "type": "file"})
-    with pytest.raises(UserError, match="does not tell the file's size"):
+    with pytest.raises(UserError, match="does not report the file's size"):
         find_file("memory://bucket/a.tar")
 
 

@@ -33,12 +33,12 @@ class BlockCache:
         Args:
             file: what distinguishes it from others.
             total: its size in bytes.
-            read: gives (offset, size) of its bytes; asked for whole blocks.
+            read: returns (offset, size) of its bytes; asked for full blocks.
             offset: where the wanted bytes start.
             size: how many they are.
 
         Raises:
-            UserError: `read` cannot; the next attempt asks again.
+            UserError: `read` fails; the next attempt asks again.
         """
         stop = min(offset + size, total)
         if stop <= offset:

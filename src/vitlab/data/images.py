@@ -1,4 +1,4 @@
-"""Bytes -> RGB array: the one decoder of training, evaluation and serving; and where image files are."""
+"""Image files: found, read, and decoded to RGB arrays by the one decoder of training, evaluation and serving."""
 
 import logging
 import os
@@ -41,7 +41,7 @@ SIDEWAYS = (
 
 
 class _Once(logging.Filter):
-    """Lets a message through once, whatever image it names."""
+    """Lets each kind of message through once, whatever image it names."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -106,7 +106,7 @@ def as_picture(image_HWC: RGB) -> Picture:
 
 
 def open_picture(data: bytes | RGB, name: str) -> Picture:
-    """Reads an image file's header; see `decode` for what is understood. Pixels are taken as they are.
+    """Reads an image file's header; see `decode` for what is understood. Pixels are not copied.
 
     Raises:
         UserError: it is empty, too large in bytes or pixels, in another format, or its header is damaged.
@@ -152,7 +152,7 @@ def _decode_slowly(data: bytes, name: str, shrink: int) -> RGB:
 
 
 def _rgb_pixels(image: Image.Image, name: str) -> RGB:
-    """A loaded image's pixels; of a large one strip by strip, so that it is never there three times over."""
+    """A loaded image's pixels; of a large one strip by strip, so that it is never in memory three times."""
     width, height = image.size
     if width * height <= STRIP_PIXELS:
         return np.array(_to_rgb(image, name))
@@ -252,7 +252,7 @@ def _walk(folder: Path, above: frozenset[tuple[int, int]]) -> list[Path]:
                     found.append(Path(entry.path))
     except OSError as error:
         raise UserError(
-            f"{folder}: this folder cannot be listed ({error.strerror}); check it and its rights"
+            f"{folder}: this folder cannot be listed ({error.strerror}); check it and its permissions"
         ) from error
     return found
 

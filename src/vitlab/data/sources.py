@@ -76,7 +76,7 @@ class Source(Protocol):
         """The sample at 0 <= index < len.
 
         Raises:
-            UserError: it cannot be read any more.
+            UserError: it can no longer be read.
         """
         ...
 
@@ -109,7 +109,7 @@ def fingerprint(classes: Sequence[str], rows: Iterable[tuple[str, int, int]]) ->
 
 
 def name_rank(name: str) -> bytes:
-    """The SHA-256 of a sample's name: sorting by it gives a fixed order that has nothing to do with the names'."""
+    """The SHA-256 of a sample's name: sorting by it gives a fixed order that is unrelated to the names."""
     return hashlib.sha256(name.encode(errors="surrogateescape")).digest()
 
 
@@ -119,7 +119,7 @@ def split_by_name(
     """The indices of one side of a fixed split, in order, the same share of every class.
 
     Within each class the samples are ranked by the SHA-256 of their names, and the first `test_share`
-    (rounded; at least one where the class has two or more) is the test side. Nothing is drawn, so the split is
+    (rounded; at least one where the class has two or more) is the test side. Nothing is random, so the split is
     the same everywhere.
 
     Args:
@@ -140,14 +140,14 @@ def split_by_name(
 
 
 def check_classes(name: str, classes: Sequence[str]) -> None:
-    """Refuses a data set that there is nothing to tell apart in.
+    """Refuses a data set of fewer than two classes.
 
     Raises:
         UserError: fewer than two classes.
     """
     if len(classes) < 2:
         only = f"only the class '{classes[0]}'" if classes else "no class"
-        raise UserError(f"{name}: there is {only}; give two or more classes to tell apart")
+        raise UserError(f"{name}: there is {only}; give two or more classes")
 
 
 @dataclass(frozen=True, eq=False)
@@ -201,7 +201,7 @@ def select(name: str, chosen: Sequence[tuple[Source, Sequence[int]]]) -> Selecte
             raise UserError(f"{source.name}: its classes differ from those of {first.name}; give both the same classes")
     places = [(number, index) for number, (_, indices) in enumerate(chosen) for index in indices]
     if not places:
-        raise UserError(f"{name}: there is no image left in it; its data set is too small to be split")
+        raise UserError(f"{name}: no image is left in it; its data set is too small to be split")
     places_N2 = np.array(places, np.int64)
     digest = hashlib.sha256("".join(source.fingerprint for source, _ in chosen).encode())
     digest.update(places_N2.astype("<i8").tobytes())

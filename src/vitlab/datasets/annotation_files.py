@@ -46,7 +46,7 @@ def read_rows(path: Path, columns: int) -> list[list[str]]:
 
     Args:
         path: the file.
-        columns: the least number of words a line.
+        columns: the least number of words per line.
 
     Raises:
         UserError: it cannot be read, or a line has fewer words.

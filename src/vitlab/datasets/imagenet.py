@@ -23,7 +23,7 @@ ObjectNetMapping = dict[str, tuple[int, ...]]
 def open_imagenet(folder: Path, split: str, bad: Bad = "refuse") -> FolderSource:
     """ImageNet-1k (Russakovsky et al. 2015): train/SYNSET/NAME.JPEG, and val/SYNSET/NAME.JPEG or a flat val/.
 
-    Labels are the places of the sorted synsets. A flat val/ needs one of the lists that are handed out with it, in
+    Labels are the places of the sorted synsets. A flat val/ needs one of the lists that are published with it, in
     `folder`: imagenet_2012_validation_synset_labels.txt (a synset for each file in sorted order) or Kaggle's
     LOC_val_solution.csv. The numbers of the development kit (ILSVRC2012_validation_ground_truth.txt) have an order
     of their own and are not read. Validation images come sorted by their own names, whatever folder they are in:
@@ -88,7 +88,7 @@ def _listed_synsets(folder: Path, images: list[Path]) -> list[str]:
 def open_imagenet_v2(folder: Path, split: str, bad: Bad = "refuse") -> FolderSource:
     """ImageNetV2 (Recht et al. 2019): folders 0 .. 999 whose names are ImageNet's labels themselves.
 
-    Sorted as text, 10 would come before 2, which is how wrong accuracies come about; here they are numbers.
+    Sorted as text, 10 would come before 2, a common cause of wrong accuracies; here they are numbers.
 
     Raises:
         UserError: a folder has another name; it holds no images.
@@ -115,23 +115,23 @@ def read_real_labels(path: Path) -> list[list[int]]:
     List i belongs to ILSVRC2012_val_{i + 1:08d}.JPEG. An empty list leaves its image out of the accuracy.
 
     Raises:
-        UserError: it is no list of 50,000 lists of different numbers from 0 to 999.
+        UserError: it is not a list of 50,000 lists of different numbers from 0 to 999.
     """
     found = read_json(path)
     if not isinstance(found, list) or len(found) != REAL_IMAGES:
         count = f"{len(found):,} entries" if isinstance(found, list) else "no list"
         raise UserError(f"{path}: it holds {count}; ReaL has a list for each of {REAL_IMAGES:,} images")
     for row, labels in enumerate(found):
-        whole = isinstance(labels, list) and all(type(label) is int and 0 <= label < CLASSES for label in labels)
-        if not whole or len(set(labels)) != len(labels):
-            raise UserError(f"{path}: entry {row} is {str(labels)[:40]}, no list of different labels from 0 to 999")
+        valid = isinstance(labels, list) and all(type(label) is int and 0 <= label < CLASSES for label in labels)
+        if not valid or len(set(labels)) != len(labels):
+            raise UserError(f"{path}: entry {row} is {str(labels)[:40]}, not a list of different labels from 0 to 999")
     return found
 
 
 def open_objectnet(folder: Path, split: str, bad: Bad = "refuse") -> FolderSource:
     """ObjectNet (Barbu et al. 2019): images/FOLDER/NAME.png and mappings/folder_to_objectnet_label.json; test only.
 
-    All 313 classes, by the sorted names of the mapping. The images have a red border of one pixel, which is left on.
+    All 313 classes, by the sorted names of the mapping. The images have a red border of one pixel, which is kept.
 
     Raises:
         UserError: a file is missing or malformed, or a folder has no class.

@@ -43,7 +43,7 @@ _ADAPTER = TypeAdapter(Manifest)
 
 
 def digest(samples: Sequence[tuple[str, str]]) -> str:
-    """SHA-256 over the samples as compact JSON: what pins a whole split."""
+    """SHA-256 over the samples as compact JSON: what pins an entire split."""
     text = json.dumps([list(sample) for sample in samples], ensure_ascii=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()
 
@@ -61,7 +61,7 @@ def make_manifest(source: Source, data: str, split: str) -> Manifest:
 
 
 def write_manifest(path: Path, manifest: Manifest) -> None:
-    """Writes a manifest as JSON, whole or not at all."""
+    """Writes a manifest as JSON, completely or not at all."""
     write_text(path, _ADAPTER.dump_json(manifest).decode() + "\n")
 
 
@@ -70,18 +70,18 @@ def read_manifest(path: Path, sha256: str | None = None) -> Manifest:
 
     Args:
         path: the JSON file.
-        sha256: what its hash has to be, where that is known.
+        sha256: its expected hash, where that is known.
 
     Raises:
         UserError: it is missing, malformed, larger than 1 GiB, was changed after it was written, names a sample twice,
-            or is another one than expected.
+            or is not the expected one.
     """
     try:
         if path.stat().st_size > MAX_MANIFEST:
             raise UserError(f"{path}: this manifest is larger than 1 GiB; write it again")
         manifest = _ADAPTER.validate_json(path.read_bytes())
     except OSError as error:
-        raise UserError(f"{path}: it cannot be read ({error.strerror}); check the file and its rights") from error
+        raise UserError(f"{path}: it cannot be read ({error.strerror}); check the file and its permissions") from error
     except ValidationError as error:
         raise UserError(f"{path}: this is not a split manifest of version 1; write it again") from error
     found = digest(manifest.samples)
@@ -96,7 +96,7 @@ def read_manifest(path: Path, sha256: str | None = None) -> Manifest:
 
 @dataclass(frozen=True, eq=False)
 class PinnedSource:
-    """The samples of a manifest; see `sources.Source`. A sample whose bytes are others than pinned is refused."""
+    """The samples of a manifest; see `sources.Source`. A sample whose bytes differ from the pinned ones is refused."""
 
     base: SelectedSource
     manifest: Manifest
@@ -143,7 +143,7 @@ class PinnedSource:
         """The sample at `index`; see `sources.Source.read`.
 
         Raises:
-            UserError: also, its bytes are not those that the manifest pins.
+            UserError: also where its bytes are not those that the manifest pins.
         """
         sample = self.base.read(index)
         found, pinned = hashlib.sha256(sample.encoded).hexdigest(), self.manifest.samples[index][1]
@@ -165,7 +165,7 @@ def pin(manifest: Manifest, sources: Sequence[Source], name: str) -> PinnedSourc
         name: what the result is called.
 
     Raises:
-        UserError: a sample is in none of the sources.
+        UserError: a sample is not in any of the sources.
     """
     places = {
         source.key(index): (number, index) for number, source in enumerate(sources) for index in range(len(source))

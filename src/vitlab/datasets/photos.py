@@ -1,4 +1,4 @@
-"""Photo collections in the layout in which they are handed out: images, and lists that divide and label them.
+"""Photo collections in the layout in which they are published: images, and lists that divide and label them.
 
 Each reader takes the folder and an official split, and gives the images with labels in the lists' order.
 """
@@ -15,7 +15,7 @@ from vitlab.data.sources import Bad, name_rank
 from vitlab.datasets.annotation_files import inside, number, read_csv, read_mat, read_rows
 from vitlab.errors import UserError
 
-CALTECH_TRAIN = 30  # images a class for training, as in the original evaluation; the rest is for testing
+CALTECH_TRAIN = 30  # images per class for training, as in the original evaluation; the rest is for testing
 
 
 def _no_split(folder: Path, split: str) -> UserError:
@@ -166,25 +166,25 @@ def open_retinopathy(folder: Path, split: str, bad: Bad = "refuse") -> FolderSou
 
 
 def open_caltech101(folder: Path, split: str, bad: Bad = "refuse") -> FolderSource:
-    """Caltech-101 (Fei-Fei et al. 2004), one folder a class: 30 images of each for training, the rest for testing.
+    """Caltech-101 (Fei-Fei et al. 2004), one folder per class: 30 images of each for training, the rest for testing.
 
-    Which 30 is drawn anew by everyone; here they are the first by the SHA-256 of CLASS/NAME. A manifest pins others.
+    Everyone draws their own 30; here they are the first by the SHA-256 of CLASS/NAME. A manifest pins others.
 
     Raises:
         UserError: see `folders.open_folder`; a class of fewer than 31 images.
     """
     if split not in ("train", "test"):
         raise _no_split(folder, split)
-    whole = open_class_folders(folder, str(folder), bad, root=folder)
+    images = open_class_folders(folder, str(folder), bad, root=folder)
     rows: list[LabelledFile] = []
-    for label, name in enumerate(whole.classes):
-        indices = np.flatnonzero(whole.labels_N == label).tolist()
-        ranked = sorted(indices, key=lambda index: name_rank(whole.key(index)))
+    for label, name in enumerate(images.classes):
+        indices = np.flatnonzero(images.labels_N == label).tolist()
+        ranked = sorted(indices, key=lambda index: name_rank(images.key(index)))
         if len(ranked) <= CALTECH_TRAIN:
-            raise UserError(f"{folder / name}: {len(ranked)} images are too few; Caltech-101 has 31 or more of a class")
+            raise UserError(f"{folder / name}: {len(ranked)} images are too few; Caltech-101 has 31 or more per class")
         chosen = ranked[:CALTECH_TRAIN] if split == "train" else ranked[CALTECH_TRAIN:]
-        rows += [(Path(whole.files[index]), label) for index in sorted(chosen)]
-    return _source(folder, split, whole.classes, rows, bad)
+        rows += [(Path(images.files[index]), label) for index in sorted(chosen)]
+    return _source(folder, split, images.classes, rows, bad)
 
 
 def flat_images(folder: Path) -> list[Path]:

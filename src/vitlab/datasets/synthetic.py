@@ -118,7 +118,7 @@ def _kitti_label(path: Path) -> int:
     except ValueError as error:
         if isinstance(error, UserError):
             raise
-        raise UserError(f"{path}: an object has no distance that can be; download the data set again") from error
+        raise UserError(f"{path}: an object has an impossible distance; download the data set again") from error
 
 
 def _kitti_parts(mapping: Path) -> dict[str, list[int]]:
@@ -190,14 +190,14 @@ def _open_dsprites(folder: Path, split: str, attribute: int) -> ArraySource:
 
 
 def _npy(archive: zipfile.ZipFile, member: str, convert: Callable[[NDArray[Any]], NDArray[Any]]) -> NDArray[Any]:
-    """An array of an npz, converted piece by piece as it is unpacked, so that it never lies in memory whole."""
+    """An array of an npz, converted in pieces as it is unpacked, so that it is never in memory in full."""
     with archive.open(member) as file:
         if np.lib.format.read_magic(file) != (1, 0):
             raise ValueError(f"{member} is of another version")
         shape, fortran, dtype = np.lib.format.read_array_header_1_0(file)
         size = prod(shape[1:]) * dtype.itemsize
         if fortran or dtype.hasobject or not shape or not 0 < size * shape[0] <= MAX_ARRAY:
-            raise ValueError(f"{member} is no plain array of a bearable size")
+            raise ValueError(f"{member} is not a plain array of acceptable size")
         step = max(1, 2**24 // size)
         pieces = [
             convert(_piece(file, min(step, shape[0] - row), shape[1:], dtype)) for row in range(0, shape[0], step)

@@ -86,7 +86,7 @@ def table_source(
         classes: the training side's names, where they are known; a ClassLabel of other names is refused.
 
     Raises:
-        UserError: a column is missing or of a wrong type; a label is below 0, none of the classes, missing, not a
+        UserError: a column is missing or of a wrong type; a label is below 0, outside the classes, missing, not a
             number, or text (the first such row is named); fewer than two classes.
     """
     image = _column(dataset, name, columns.image, "image", IMAGE_NAMES, _is_image)

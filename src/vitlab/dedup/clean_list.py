@@ -98,7 +98,7 @@ def without(source: Source, path: Path | str) -> Source:
     if clean.fingerprint != source.fingerprint or clean.images != len(source):
         raise UserError(
             f"{path}: this clean list was made for {clean.source} ({clean.images:,} images, {clean.fingerprint[:12]}), "
-            f"not for {source.name} ({len(source):,} images, {source.fingerprint[:12]}); run `vitlab dedup` on the latter"
+            f"not for {source.name} ({len(source):,} images, {source.fingerprint[:12]}); run `vitlab dedup` on it"
         )
     for index, key in clean.removed:
         if index >= len(source) or _text(source.key(index)) != key:

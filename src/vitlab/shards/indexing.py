@@ -54,7 +54,7 @@ def index_shard(shard: Path, skipped: list[str] | None = None) -> ShardIndex:
             before = 0 if skipped is None else len(skipped)
             index = scan(read, total, str(shard), skipped=skipped)
     except OSError as error:
-        raise UserError(f"{shard}: it cannot be read ({error.strerror}); check the file and its rights") from error
+        raise UserError(f"{shard}: it cannot be read ({error.strerror}); check the file and its permissions") from error
     if skipped is not None and len(skipped) > before:
         return index
     try:

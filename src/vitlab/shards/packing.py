@@ -86,7 +86,7 @@ def encoded(sample: Sample, size: int | None, encoding: Encoding) -> Sample:
     """
     if encoding == "same":
         if size is not None:
-            raise UserError('the encoding "same" copies images as they are: give jpeg or raw to resize them')
+            raise UserError('the encoding "same" copies images without change: give jpeg or raw to resize them')
         return replace(sample, data=sample.encoded)
     image_HWC = decode(sample.data, sample.name)
     if size is not None:

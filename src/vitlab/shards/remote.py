@@ -13,7 +13,7 @@ VERSION_FIELDS = ("ETag", "etag", "mtime", "LastModified", "last_modified", "upd
 
 @dataclass(frozen=True)
 class RemoteFile:
-    """A file behind a URL: its size in bytes, and the storage's mark of its version ("" where it gives none)."""
+    """A file behind a URL: its size in bytes, and the storage's mark of its version ("" without one)."""
 
     url: str
     size: int
@@ -64,14 +64,16 @@ def _asked(url: str, question: Callable[[], Any]) -> Any:
         raise UserError(f"{url}: there is no such file; check the URL") from error
     except Exception as error:  # drivers raise nearly every type
         reason = f"{type(error).__name__}: {describe_error(error)}"
-        raise UserError(f"{url}: it cannot be read ({reason}); check the URL, your rights, and the network") from error
+        raise UserError(
+            f"{url}: it cannot be read ({reason}); check the URL, your permissions, and the network"
+        ) from error
 
 
 def find_file(url: str) -> RemoteFile:
     """Asks the storage for a file's size and version.
 
     Raises:
-        UserError: there is no such file, its size is not told, or the storage cannot be reached.
+        UserError: there is no such file, its size is unknown, or the storage cannot be reached.
     """
     system, path = _system(url)
     info = _asked(url, lambda: system.info(path))
@@ -79,7 +81,7 @@ def find_file(url: str) -> RemoteFile:
         raise UserError(f"{url}: this is a folder; give its shards, such as {url.rstrip('/')}/train-{{000..010}}.tar")
     size = info.get("size")
     if not isinstance(size, int):
-        raise UserError(f"{url}: the server does not tell the file's size, so it cannot be read by ranges; copy it")
+        raise UserError(f"{url}: the server does not report the file's size, so it cannot be read by ranges; copy it")
     version = next((str(info[field]) for field in VERSION_FIELDS if info.get(field)), "")
     return RemoteFile(url, size, version)
 

@@ -74,7 +74,7 @@ def from_json(text: bytes, name: str) -> ShardIndex:
     known = MAX_LABEL if index.classes is None else len(index.classes)
     labels = all(0 <= label < known for label in index.labels)
     if not (0 < count == len(index.offsets) == len(index.sizes) == len(index.labels) and limits and labels):
-        raise UserError(f"{name}: this shard index contradicts itself; remove it, and it is made again")
+        raise UserError(f"{name}: this shard index is inconsistent; remove it, and it is made again")
     return index
 
 
@@ -95,7 +95,7 @@ class Shard:
         return str(self.path) if self.remote is None else self.remote.url
 
     def read_range(self, offset: int, size: int) -> bytes:
-        """`size` bytes from `offset`, fewer at the end. The file is opened anew, so few descriptors are in use."""
+        """`size` bytes from `offset`, fewer at the end. The file is opened each time, so few descriptors are in use."""
         if self.content is not None:
             return self.content[offset : offset + size]
         if self.remote is not None and self.cache is not None:
@@ -141,8 +141,8 @@ class ShardSource:
         except OSError as error:
             raise refuse(name, f"it cannot be read ({error.strerror})") from error
         if len(found) != BLOCK + size or header_size(found[:BLOCK]) not in (size, 0):
-            mend = f"remove {index_path(shard.path).name}" if shard.remote is None else "start again"
-            raise UserError(f"{name}: the shard changed after it was indexed; {mend}")
+            advice = f"remove {index_path(shard.path).name}" if shard.remote is None else "start again"
+            raise UserError(f"{name}: the shard changed after it was indexed; {advice}")
         return Sample(found[BLOCK:], int(self.labels_N[index]), name)
 
     @property
@@ -184,7 +184,7 @@ def shard_source(
     kept = list(range(len(rows))) if split is None else split_by_name(keys, labels, split)
     check_classes(name, classes)
     if not kept:
-        raise UserError(f"{name}: {len(rows)} images are too few to split; give two or more of a class")
+        raise UserError(f"{name}: {len(rows)} images are too few to split; give two or more per class")
     return ShardSource(
         name=name if split is None else f"{name} ({split} part)",
         classes=classes,

@@ -114,7 +114,7 @@ def inception_crop(
 
     A JPEG whose box is at least twice `size` is decoded at 1/2, 1/4 or 1/8 of its resolution, as far as the box still
     holds `size` pixels: that costs less, and does the averaging that the plain bilinear resize leaves out. The box's
-    edges then move outwards to whole pixels of the smaller image.
+    edges then move outwards to the pixel grid of the smaller image.
     """
     top, left, height, width = crop_box(picture.height, picture.width, augmentation, rng)
     shrink = largest_shrink(height, width, size) if picture.shrinkable else 1
@@ -188,7 +188,7 @@ def draw_erasure(probability: float, size: tuple[int, int], rng: np.random.Gener
         rng: the sample's own generator.
 
     Returns:
-        None where the image stays as it is, or where no rectangle fits (images of a pixel or two).
+        None where the image is not changed, or where no rectangle fits (images of a pixel or two).
     """
     if probability == 0 or rng.random() >= probability:
         return None

@@ -4,8 +4,8 @@ Who is mixed with whom, and how much, is a function of (seed, step, position in 
 in pairs (0, 1), (2, 3), ..., and the last three of an odd batch in a ring: each image is mixed with the next of its
 group, so that each image serves as the other one exactly once, as in a rolled batch. A rank that holds whole groups
 needs no other rank's images, and any number of ranks mixes a global batch alike; with a roll over the whole batch
-every rank's last image would need the next rank's first, and with a roll over each rank's part the pairs would depend
-on the number of ranks. The order of samples is shuffled anew each epoch, so neighbours are strangers.
+every rank's last image would need the next rank's first, and with a roll over each rank's share the pairs would depend
+on the number of ranks. The order of samples is shuffled again in each epoch, so neighbours change.
 """
 
 import numpy as np
@@ -58,10 +58,10 @@ def draw_mix(augmentation: Augmentation, size: tuple[int, int], seed: int, step:
 
 
 def check_ranks(batch_size: int, ranks: int) -> None:
-    """Sees, before a run starts, that no pair is cut apart when each rank takes an equal part of the global batch.
+    """Checks, before a run starts, that no pair is divided when each rank takes an equal share of the global batch.
 
     Raises:
-        UserError: the parts are odd in size, and there are several.
+        UserError: there are several ranks, and their shares are odd in size.
     """
     if ranks > 1 and batch_size % (2 * ranks):
         raise UserError(
@@ -71,11 +71,11 @@ def check_ranks(batch_size: int, ranks: int) -> None:
 
 
 def partners(batch_size: int, positions_N: NDArray[np.int64] | None = None) -> NDArray[np.int64]:
-    """For each row that is there, the row that it is mixed with (see the module's words on groups).
+    """For each row that is there, the row that it is mixed with (see the groups in the module's docstring).
 
     Args:
         batch_size: of the global batch.
-        positions_N: the rows' positions in the global batch; 0 .. batch_size - 1 where none are given.
+        positions_N: the rows' positions in the global batch; None means 0 .. batch_size - 1.
 
     Returns:
         (N,) rows; an image whose other one is missing, because it could not be read, is paired with itself.
@@ -102,7 +102,7 @@ def mix_batch(
     batch_size: int | None = None,
     positions_N: NDArray[np.int64] | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """Mixes a rank's part of a training batch by Mixup or CutMix.
+    """Mixes a rank's share of a training batch by Mixup or CutMix.
 
     Args:
         images_BCHW: floating numbers, after normalisation (mixing before it would be the same).
@@ -111,8 +111,8 @@ def mix_batch(
         augmentation: the recipe's; `mixup` or `cutmix` is on.
         seed: the run's.
         step: the batch's number.
-        batch_size: of the global batch; B where none is given.
-        positions_N: the rows' positions in the global batch; all where none are given.
+        batch_size: of the global batch; None means B.
+        positions_N: the rows' positions in the global batch; None means all.
 
     Returns:
         (images_BCHW, targets_BK): new tensors on the same device; targets are float32 and each row's sum is kept
