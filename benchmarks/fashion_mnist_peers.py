@@ -131,11 +131,11 @@ def timm_model(recipe: Recipe) -> VisionTransformer:
 def top1(model: nn.Module, recipe: Recipe) -> float:
     """Share of the test images that are named rightly."""
     model.eval()
-    hits = total = 0
+    correct = total = 0
     for images_BCHW, labels_B in DataLoader(Clothes("test", recipe), EVALUATION_BATCH):
-        hits += int((model(images_BCHW).argmax(-1) == labels_B).sum())
+        correct += int((model(images_BCHW).argmax(-1) == labels_B).sum())
         total += len(labels_B)
-    return hits / total
+    return correct / total
 
 
 def train_transformers(recipe: Recipe, workers: int) -> Outcome:

@@ -23,8 +23,7 @@ import torch
 
 from vitlab.models.build import build
 from vitlab.recipes import cost, hardware, zoo
-from vitlab.recipes.scale import ScaleConfig
-from vitlab.recipes.schema import ObjectiveConfig, OptimizerConfig
+from vitlab.recipes.schema import ObjectiveConfig, OptimizerConfig, ScaleConfig
 from vitlab.runtime import Runtime, choose, environment
 from vitlab.training import parallel
 from vitlab.training.optimizers import build_optimizer
@@ -55,7 +54,7 @@ Step = Callable[[], object]
 def ours(name: str, batch: int, runtime: Runtime, compiled: bool) -> Step:
     """A step of vitlab's own training: its model, spread as a run would, and its update."""
     model = build(zoo.configure(f"ViT-{name}", {"num_classes": CLASSES, "image_size": 224})).to(runtime.device)
-    replica = parallel.spread(model, ScaleConfig(compile="step" if compiled else "none"), runtime)
+    replica = parallel.parallelize(model, ScaleConfig(compile="step" if compiled else "none"), runtime)
     replica.model.train()
     optimizer = build_optimizer(replica.weights.values(), OptimizerConfig(kind="adamw", learning_rate=RATE))
     images, labels = data(batch, runtime)

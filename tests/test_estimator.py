@@ -24,7 +24,9 @@ TINY = dict(image_size=8, options=dict(hidden=32, layers=2, heads=2, mlp=64), de
 
 
 def tiny(**changes):
-    return vitlab.ViTClassifier("ViT-Ti/2", **({**TINY, "epochs": 2, "batch_size": 32} | changes))
+    length = {} if "recipe" in changes else {"epochs": 2, "batch_size": 32}
+    model = {} if "init_from" in changes else {"model": "ViT-Ti/2"}
+    return vitlab.ViTClassifier(**({**model, **TINY, **length} | changes))
 
 
 @pytest.fixture(scope="module")
@@ -134,7 +136,7 @@ def test_it_starts_from_trained_weights(fitted, digits, tmp_path):
 
 def test_a_recipe_decides_how_to_train(digits):
     images, labels = digits[0][:64], digits[1][:64]
-    recipe = Recipe(steps=1, batch_size=500, checkpoint_every=0)
+    recipe = Recipe(steps=1, batch_size=64, checkpoint_every=0)
     still = tiny(
         recipe=recipe.model_copy(update=dict(optimizer=recipe.optimizer.model_copy(update={"learning_rate": 1e-9})))
     )
@@ -196,7 +198,7 @@ def test_scikit_learn_is_not_needed():
 
 
 def test_a_recipe_also_says_how_images_are_prepared():
-    recipe = with_changes(library.find("demo-upstream"), ["steps=1", "batch_size=4", "objective.head_bias=-3"])
+    recipe = with_changes(library.load_recipe("demo-upstream"), ["steps=1", "batch_size=4", "objective.head_bias=-3"])
     recipe = with_changes(recipe, ["preprocessing.mean=[0.1, 0.2, 0.3]", "optimizer.learning_rate=1e-9"])
     images, labels = np.zeros((6, 8, 8, 3), np.uint8), np.arange(6) % 2
     fitted = tiny(recipe=recipe).fit(images, labels)

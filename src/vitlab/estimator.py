@@ -13,55 +13,54 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 
-from vitlab import weights
 from vitlab.data import loader
 from vitlab.data.arrays import count, source_of
 from vitlab.data.sources import Source
-from vitlab.errors import UserError
-from vitlab.models.build import Model, build, replace_head
+from vitlab.errors import Interrupted, UserError
+from vitlab.models.build import Model, build
 from vitlab.recipes import zoo
-from vitlab.recipes.schema import ModelSpec, OptimizerConfig, Recipe, ScheduleConfig
-from vitlab.runtime import Runtime, choose, environment, seeded
-from vitlab.training.initial_model import by_recipe
-from vitlab.training.interruption import Interrupted
-from vitlab.training.loop import train
-from vitlab.training.progress import Display
-from vitlab.training.run_directory import open_run
+from vitlab.recipes.configs import ModelConfig, ResNetConfig, ViTConfig
+from vitlab.recipes.schema import ModelSpec, OptimizerConfig, Recipe, ScheduleConfig, from_values
+from vitlab.runner import Splits, run
+from vitlab.runtime import Runtime, choose, seeded
 
 PREDICTED_AT_ONCE = 128
 WARMUP_SHARE = 0.1
+DEFAULT_MODEL = "ViT-Ti/16"
 
 
 class ViTClassifier:
-    """A Vision Transformer that learns to tell images apart.
+    """A Vision Transformer that learns to classify images.
 
     Images are given as an array (images, height, width) or (images, height, width, 3), bytes or floats from 0 to 1, or
-    as a list of paths of image files; labels are anything that can be sorted. Training is vitlab's one loop, so the
+    as a list of paths of image files; labels are anything that can be sorted. Training is `vitlab.run`, so the
     same `random_state` gives the same weights on the same machine.
 
     Args:
-        model: a name, such as "ViT-S/16" (`vitlab.list_models()` has all), or a configuration; not used where
-            `init_from` is given.
-        init_from: trained weights to start from, in any format that `vitlab.load_model` knows; the head starts anew.
-        image_size: what images are resized to, an int or (height, width); the size of the weights, or 224, if None.
-        options: fields of the model's configuration to set otherwise, such as {"layers": 4}.
-        recipe: how to train; the parameters below are then not used, except `random_state`.
-        epochs: passes over the images.
-        batch_size: images an update; all of them where they are fewer.
+        model: a name, such as "ViT-S/16" (`vitlab.list_models()` has all), or a configuration; None is the recipe's
+            model, or ViT-Ti/16.
+        init_from: trained weights to start from instead, in any format that `vitlab.load_model` knows; the head starts
+            at zero.
+        image_size: what images are resized to, an int or (height, width); None is the recipe's, or that of the weights,
+            or 224.
+        options: fields of the model's configuration to set, such as {"layers": 4}; None is the recipe's.
+        recipe: how to train, see `vitlab.load_recipe`; the images given to `fit` replace its `data.source`.
+        epochs: passes over the images; like the three below it belongs to training without a recipe.
+        batch_size: images per update; all of them if they are fewer.
         learning_rate: AdamW's peak, reached after a tenth of the updates; then a cosine leads to 0.
         weight_decay: AdamW's.
-        random_state: seed of every random draw.
+        random_state: seed of every random draw; None is the recipe's, or 0.
         device: "auto", "cuda", "mps" or "cpu".
 
     Attributes:
         classes_: the labels, sorted, (classes,).
         model_: the trained model.
-        n_images_: how many it was trained on.
+        n_images_: how many images were given.
     """
 
     def __init__(
         self,
-        model: Any = "ViT-Ti/16",
+        model: str | ModelConfig | None = None,
         *,
         init_from: str | Path | None = None,
         image_size: int | tuple[int, int] | None = None,
@@ -71,7 +70,7 @@ class ViTClassifier:
         batch_size: int = 64,
         learning_rate: float = 1e-3,
         weight_decay: float = 0.05,
-        random_state: int = 0,
+        random_state: int | None = None,
         device: str = "auto",
     ) -> None:
         # scikit-learn's rule: parameters are kept as given, and checked when they are used.
@@ -105,21 +104,16 @@ class ViTClassifier:
         self.classes_, numbers_N = np.unique(labels_N, return_inverse=True)
         names = [str(label) for label in self.classes_]
         source = source_of(X, names, numbers_N.astype(np.int64))
-        recipe = self._recipe(len(source))
-        runtime = choose(self.device)
-        model = self._start(recipe, tuple(names))
+        recipe = self._resolved(len(source))
+        config = self.model
+        given = _built(config, recipe, len(names)) if isinstance(config, ViTConfig | ResNetConfig) else None
         with tempfile.TemporaryDirectory() as folder:
-            run = open_run(
-                Path(folder) / "run", recipe, data=source.fingerprint, environment=environment(runtime), resume=False
-            )
-            with run as directory:
-                try:
-                    trained = train(
-                        recipe, model, model.preprocessing, source, directory, runtime=runtime, display=Display()
-                    )
-                except Interrupted:
-                    raise KeyboardInterrupt from None
-        self.model_ = trained.eval()
+            try:
+                out = Path(folder) / "run"
+                done = run(recipe, out, data=Splits(source), model=given, device=self.device, title=None)
+            except Interrupted:
+                raise KeyboardInterrupt from None
+        self.model_ = done.model.eval()
         self.n_images_ = len(source)
         return self
 
@@ -142,7 +136,7 @@ class ViTClassifier:
         return predicted_N
 
     def score(self, X: Any, y: ArrayLike, sample_weight: ArrayLike | None = None) -> float:
-        """The share of images that are named rightly; each counts as `sample_weight` says, or as one."""
+        """The share of images that are classified correctly, weighted by `sample_weight` if it is given."""
         right_N = self.predict(X) == _labels(y)
         return float(np.average(right_N, weights=None if sample_weight is None else np.asarray(sample_weight)))
 
@@ -187,48 +181,56 @@ class ViTClassifier:
             input_tags=InputTags(two_d_array=False, three_d_array=True, string=True),
         )
 
-    def _recipe(self, images: int) -> Recipe:
-        if self.recipe is not None:
-            recipe = self.recipe.model_copy(update={"seed": self.random_state, "init_from": None})
-        else:
-            steps = max(1, round(self.epochs * images / min(self.batch_size, images)))
-            recipe = Recipe(
-                name="estimator",
-                steps=steps,
-                checkpoint_every=0,
-                seed=self.random_state,
-                model=ModelSpec(name=self.model if isinstance(self.model, str) else "ViT-B/16"),
-                optimizer=OptimizerConfig(learning_rate=self.learning_rate, weight_decay=self.weight_decay),
-                schedule=ScheduleConfig(warmup_steps=round(WARMUP_SHARE * steps)),
-            )
-        return recipe.model_copy(
-            update={"batch_size": min(recipe.batch_size if self.recipe else self.batch_size, images)}
+    def _resolved(self, images: int) -> Recipe:
+        """The recipe with the parameters that are given in place of its keys."""
+        if self.model is not None and self.init_from is not None:
+            raise UserError("give either model or init_from: weights have a model of their own")
+        recipe = self._default_recipe(images) if self.recipe is None else self._checked(self.recipe)
+        spec = {
+            "name": self.model if isinstance(self.model, str) else None,
+            "image_size": self.image_size,
+            "options": None if self.options is None else dict(self.options),
+        }
+        values = {**recipe.model.model_dump(), **{key: value for key, value in spec.items() if value is not None}}
+        changed = {"seed": self.random_state, "init_from": None if self.init_from is None else str(self.init_from)}
+        given = {key: value for key, value in changed.items() if value is not None}
+        return from_values({**recipe.model_dump(), **given, "model": values}, "ViTClassifier")
+
+    def _default_recipe(self, images: int) -> Recipe:
+        size = min(self.batch_size, images)
+        steps = max(1, round(self.epochs * images / size))
+        return Recipe(
+            name="estimator",
+            steps=steps,
+            batch_size=size,
+            checkpoint_every=0,
+            model=ModelSpec(name=DEFAULT_MODEL),
+            optimizer=OptimizerConfig(learning_rate=self.learning_rate, weight_decay=self.weight_decay),
+            schedule=ScheduleConfig(warmup_steps=round(WARMUP_SHARE * steps)),
         )
 
-    def _start(self, recipe: Recipe, classes: tuple[str, ...]) -> Model:
-        """The model before training, as the seed says; its images are prepared as a recipe says that was given."""
-        with seeded(recipe.seed, "initialisation"):
-            model = self._new(len(classes)) if self.init_from is None else self._loaded(self.init_from, len(classes))
-        model.classes = classes
-        return model if self.recipe is None else by_recipe(model, recipe, classes)
-
-    def _new(self, classes: int) -> Model:
-        options = {**(self.options or {}), "num_classes": classes}
-        if self.image_size is not None:
-            options["image_size"] = self.image_size
-        return build(zoo.configure(self.model, options))
-
-    def _loaded(self, init_from: str | Path, classes: int) -> Model:
-        if self.options:
-            raise UserError("options cannot change the shape of weights that are loaded; leave them out")
-        model = weights.load_model(init_from, image_size=self.image_size)
-        replace_head(model, classes)
-        return model
+    def _checked(self, recipe: Recipe) -> Recipe:
+        """Refuse what would have no effect."""
+        for name in ("epochs", "batch_size", "learning_rate", "weight_decay"):
+            if getattr(self, name) != _parameters()[name]:
+                raise UserError(f"{name} has no effect beside a recipe: set it in the recipe")
+        if recipe.log != "none":
+            raise UserError(f"log={recipe.log} has no effect here: ViTClassifier keeps no run; take vitlab.run instead")
+        return recipe
 
     def _fitted(self) -> Model:
         if not self.__sklearn_is_fitted__():
             raise _not_fitted(f"this {type(self).__name__} is not fitted yet; call fit(images, labels) first")
         return self.model_
+
+
+def _built(config: ModelConfig, recipe: Recipe, classes: int) -> Model:
+    """A new model of the given configuration; it starts as the recipe's seed says."""
+    options: dict[str, object] = {**recipe.model.options, "num_classes": classes}
+    if recipe.model.image_size is not None:
+        options["image_size"] = recipe.model.image_size
+    with seeded(recipe.seed, "initialisation"):
+        return build(zoo.configure(config, options))
 
 
 def _parameters() -> dict[str, Any]:

@@ -14,7 +14,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from vitlab.errors import UserError
+from vitlab.errors import RankLost, UserError
 
 REPORTED_PACKAGES = ("vitlab", "torch", "numpy", "pillow", "safetensors")
 JOINING = timedelta(minutes=5)
@@ -22,10 +22,6 @@ JOINING = timedelta(minutes=5)
 # It must be longer than the longest evaluation, which the others sit out.
 SILENCE = timedelta(hours=2)
 TEXT_BYTES = 2048
-
-
-class RankLost(Exception):
-    """Another process of this run ended; this one cannot go on alone."""
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from vitlab import load_model
+from vitlab.cli.changes import RecipeChanges
 from vitlab.cli.main import main
-from vitlab.cli.training import scale_assignments
 from vitlab.recipes import library
 from vitlab.recipes.schema import with_changes
 from vitlab.training.run_directory import read_metrics
@@ -24,7 +24,13 @@ QUICK = [
 
 def test_held_out_images_are_judged_instead_of_test_images(tmp_path, capsys):
     out = tmp_path / "run"
-    words = ["--set=scale.validation=0.1", "--set=evaluate_every=2", "--set=scale.patience=1", "--out", str(out)]
+    words = [
+        "--set=validation.share=0.1",
+        "--set=evaluate_every=2",
+        "--set=early_stopping.patience=1",
+        "--out",
+        str(out),
+    ]
     assert main([*QUICK, *words]) == 0
     named = {name for line in read_metrics(out) for name in line}
     assert "validation_top1" in named
@@ -47,8 +53,22 @@ def test_a_new_head_starts_at_its_bias(tmp_path, capsys):
     ],
 )
 def test_batch_and_log_are_keys_of_the_recipe(batch, log, expected):
-    assert scale_assignments(batch, log) == expected
-    with_changes(library.find("demo-upstream"), expected)
+    recipe = library.load_recipe("demo-upstream")
+    assert RecipeChanges(batch=batch, log=log).applied_to(recipe) == with_changes(recipe, expected)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["pretrain", "demo-upstream", "--steps", "3", "--set=steps=4"],
+        ["pretrain", "demo-upstream", "--seed", "1", "--set=seed=2"],
+        ["finetune", "weights", "--data", "digits", "--set=init_from=others"],
+        ["pretrain", "demo-upstream", "--data", "digits", "--set=data.source=fashion-mnist"],
+    ],
+)
+def test_a_key_that_is_set_twice_is_refused(capsys, words):
+    assert main(words) == 2
+    assert "is set twice: give it once" in capsys.readouterr().err
 
 
 def test_a_batch_is_cut_by_itself(tmp_path, capsys):

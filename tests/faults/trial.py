@@ -21,19 +21,18 @@ import torch.distributed.fsdp
 import torch.nn.parallel
 
 from vitlab import create_model
-from vitlab.cli.training import exit_code
 from vitlab.data import loader
 from vitlab.datasets.catalog import open_source
-from vitlab.errors import UserError
+from vitlab.errors import Interrupted, RankLost, TrainingFailed, UserError
 from vitlab.models.build import Model
 from vitlab.recipes import library
 from vitlab.recipes.schema import Recipe, with_changes
-from vitlab.runtime import RankLost, Runtime, choose, process_group, raise_on_all, seeded
-from vitlab.training import checkpoint, checkpoint_files, loop, objectives
-from vitlab.training.interruption import Interrupted
+from vitlab.runtime import Runtime, choose, process_group, raise_on_all, seeded
+from vitlab.training import checkpoint, checkpoint_files, objectives, trainer
 from vitlab.training.progress import Display
 from vitlab.training.run_directory import RunDirectory, open_run
 from vitlab.training.state import TrainingState
+from vitlab.training.trainer import Trainer
 
 STEPS = 12
 ROWS = ("images_BHWC", "labels_B", "indices_B", "epochs_B", "positions_B")
@@ -46,7 +45,7 @@ def prepare() -> None:
     torch.set_num_threads(1)
     _warm["source"] = open_source("digits", "train")
     _warm["recipe"] = with_changes(
-        library.find("demo-upstream"),
+        library.load_recipe("demo-upstream"),
         [
             f"steps={STEPS}", "batch_size=12", "averaging=0.9", "checkpoint_every=1", "log_every=1",
             "evaluate_every=3", "schedule.warmup_steps=2",
@@ -66,13 +65,13 @@ def carry_out(path: Path, order: dict) -> int:
         FAULTS[fault]()
     try:
         with process_group(choose("cpu")) as runtime:
-            # Lanes draw no random numbers.
-            dropout = 0.1 if recipe.scale.lanes == "auto" else 0.0
+            # ThreadReplicas draw no random numbers.
+            dropout = 0.1 if recipe.scale.thread_replicas == "auto" else 0.0
             _train(path, recipe, runtime, order.get("dropout", dropout))
-    except (UserError, Interrupted, loop.TrainingFailed, RankLost) as end:
+    except (UserError, Interrupted, TrainingFailed, RankLost) as end:
         if int(os.environ.get("RANK", "0")) == 0:
             print(f"vitlab: {end}", file=sys.stderr)
-        return exit_code(end)
+        return end.exit_code
     return 0
 
 
@@ -86,10 +85,10 @@ def _train(path: Path, recipe: Recipe, runtime: Runtime, dropout: float) -> None
             if runtime.is_first:
                 given = dict(data=source.fingerprint, environment={}, resume=True)
                 run = opened.enter_context(open_run(path, recipe, **given))
-        loop.train(
-            recipe, model, model.preprocessing, source, run,
+        Trainer(
+            recipe, model, source, run,
             runtime=runtime, display=Display(), hooks=[_look],
-        )  # fmt: skip
+        ).fit()  # fmt: skip
 
 
 def _look(step: int, model: Model) -> dict[str, float]:
@@ -200,11 +199,11 @@ def _endless_evaluation() -> None:
         while True:
             pass
 
-    loop.judge = functools.partial(_judge_by, loop.judge, [forever])
+    trainer.validate = functools.partial(_judge_by, trainer.validate, [forever])
 
 
-def _judge_by(judge, hooks, _given, *rest):
-    return judge(hooks, *rest)
+def _judge_by(validate, hooks, _given, *rest):
+    return validate(hooks, *rest)
 
 
 def _slow_saving() -> None:
@@ -234,15 +233,15 @@ def _struck(number: int, step: int, rank: int) -> None:
 
 def _full_disk(step: int) -> None:
     """Writing the checkpoint of a step fails half-way, as on a full disk."""
-    pieces = checkpoint_files._pieces_of_file
+    shards = checkpoint_files._pieces_of_file
     written: list[int] = []
 
     def failing(tensors):
         written.append(0)
-        for number, piece in enumerate(pieces(tensors)):
+        for number, shard in enumerate(shards(tensors)):
             if len(written) > 3 * step and number == 2:
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-            yield piece
+            yield shard
 
     checkpoint_files._pieces_of_file = failing
 

@@ -7,8 +7,8 @@ import pytest
 
 from report.small_runs import write_table
 from vitlab.report.confusion import confusion_chart, confusion_charts
-from vitlab.report.content import Table
 from vitlab.report.page import write_report
+from vitlab.results import ResultTable
 
 
 def test_a_cell_is_as_dark_as_its_share_of_the_row():
@@ -30,7 +30,7 @@ def test_a_cell_is_as_dark_as_its_share_of_the_row():
     ],
 )  # fmt: skip
 def test_what_does_not_fit_is_left_out(numbers):
-    assert confusion_charts([Table("t", numbers=numbers)]) == ()
+    assert confusion_charts([ResultTable("t", numbers=numbers)]) == ()
 
 
 def test_it_stands_on_the_page(tmp_path):

@@ -12,8 +12,8 @@ import pytest
 
 from report.small_runs import draw_figures, write_run, write_table
 from vitlab.errors import UserError
-from vitlab.report.content import Table
 from vitlab.report.page import cell, numeric_columns, write_report
+from vitlab.results import ResultTable
 
 VOID = {"meta", "img"}
 EVIL = "<script>alert('x')</script>\"><img src=x onerror=alert(1)>"
@@ -308,5 +308,5 @@ def test_cells_are_shown_plainly(value, text):
 
 def test_columns_of_numbers_are_set_right():
     rows = (("0", "81.3 %", "52.1 ± 3.0", "ViT", None), ("1", "–", "1.0e-3", "12", 3))
-    assert numeric_columns(Table("t", ("a", "b", "c", "d", "e"), rows)) == [False, True, True, False, True]
-    assert numeric_columns(Table("t", ("a", "b"))) == [False, False]
+    assert numeric_columns(ResultTable("t", ("a", "b", "c", "d", "e"), rows)) == [False, True, True, False, True]
+    assert numeric_columns(ResultTable("t", ("a", "b"))) == [False, False]

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import torch
 
-from vitlab.training.averaging import PolyakAverage
+from vitlab.training.optimizers import PolyakAverage
 
 
 def test_the_average_is_the_debiased_weighted_mean():

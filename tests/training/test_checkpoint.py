@@ -10,9 +10,8 @@ from vitlab.errors import UserError
 from vitlab.recipes.schema import OptimizerConfig
 from vitlab.runtime import choose
 from vitlab.training import checkpoint
-from vitlab.training.averaging import PolyakAverage
-from vitlab.training.optimizers import build_optimizer
-from vitlab.training.saving import Saver
+from vitlab.training.checkpoint_writer import CheckpointWriter
+from vitlab.training.optimizers import PolyakAverage, build_optimizer
 from vitlab.training.state import TrainingState
 
 CPU = choose("cpu")
@@ -30,7 +29,7 @@ def _state_of(model: nn.Module, averaged: bool = True, kind: str = "adamw") -> T
 
 
 def save_checkpoint(folder, step, state):
-    with Saver(folder, state, CPU, keep=2) as saver:
+    with CheckpointWriter(folder, state, CPU, keep=2) as saver:
         saver.begin(step)
         saver.wait()
         assert not saver.problem()

@@ -8,14 +8,15 @@ import torch
 
 from vitlab import create_model
 from vitlab.datasets.catalog import open_source
+from vitlab.errors import TrainingFailed
 from vitlab.models.build import Model
 from vitlab.recipes import library
 from vitlab.recipes.schema import Recipe, with_changes
 from vitlab.runtime import choose, seeded
 from vitlab.training import memory, objectives
-from vitlab.training.loop import TrainingFailed, train
 from vitlab.training.progress import Display
 from vitlab.training.run_directory import open_run, read_metrics
+from vitlab.training.trainer import Trainer
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device")
 STEPS = 12
@@ -23,7 +24,7 @@ STEPS = 12
 
 def _recipe(*changes: str) -> Recipe:
     common = [f"steps={STEPS}", "batch_size=16", "averaging=0.9", "checkpoint_every=3", "log_every=1"]
-    return with_changes(library.find("demo-upstream"), [*common, *changes])
+    return with_changes(library.load_recipe("demo-upstream"), [*common, *changes])
 
 
 def _train(path: Path, recipe: Recipe, display: Display | None = None) -> Model:
@@ -31,9 +32,7 @@ def _train(path: Path, recipe: Recipe, display: Display | None = None) -> Model:
     with seeded(recipe.seed, "initialisation"):
         model = create_model("ViT-Ti/7", num_classes=10, image_size=28, hidden=32, layers=2, mlp=64, heads=2)
     with open_run(path, recipe, data=source.fingerprint, environment={}, resume=True) as run:
-        return train(
-            recipe, model, model.preprocessing, source, run, runtime=choose("cuda"), display=display or Display()
-        )
+        return Trainer(recipe, model, source, run, runtime=choose("cuda"), display=display or Display()).fit()
 
 
 def _hash(model: Model) -> str:
@@ -44,8 +43,8 @@ def _hash(model: Model) -> str:
 
 
 class _CrashAt(Display):
-    def show(self, moment) -> None:
-        if moment.step == 8:
+    def show(self, now) -> None:
+        if now.step == 8:
             raise RuntimeError("crash")
 
 
@@ -81,7 +80,7 @@ def test_the_parts_of_a_batch_that_fit_are_found_by_trying(tmp_path):
 def test_running_out_is_one_line(tmp_path):
     recipe = _recipe()
     with pytest.raises(TrainingFailed, match=r"scale\.accumulation=auto"):
-        with memory.shortage_told(recipe, choose("cuda"), 1):
+        with memory.shortage_as_failure(recipe, choose("cuda"), 1):
             torch.empty(2**50, dtype=torch.uint8, device="cuda")
 
 

@@ -4,15 +4,15 @@ import pytest
 import torch
 
 from vitlab import create_model
+from vitlab.errors import TrainingFailed
 from vitlab.recipes import library
 from vitlab.recipes.memory import training_memory
 from vitlab.recipes.schema import with_changes
 from vitlab.runtime import choose
 from vitlab.training import memory
-from vitlab.training.divergence import TrainingFailed
 
 CPU = choose("cpu")
-RECIPE = with_changes(library.find("scratch"), ["batch_size=64", "scale.accumulation=auto"])
+RECIPE = with_changes(library.load_recipe("scratch"), ["batch_size=64", "scale.accumulation=auto"])
 
 
 def _model():
@@ -22,7 +22,7 @@ def _model():
 def _parts(monkeypatch, free: int, **changes: object) -> int:
     monkeypatch.setattr(memory, "available_bytes", lambda runtime: free)
     recipe = with_changes(RECIPE, [f"{key.replace('__', '.')}={value}" for key, value in changes.items()])
-    return memory.parts_of_a_batch(recipe, _model(), CPU)
+    return memory.microbatches_of(recipe, _model(), CPU)
 
 
 def test_a_batch_that_fits_is_not_cut(monkeypatch):
@@ -68,16 +68,16 @@ def test_the_hosts_free_memory_is_bounded_by_a_containers_limit(monkeypatch, tmp
 )
 def test_running_out_is_one_line_with_advice(error):
     with pytest.raises(TrainingFailed, match=r"step 7: .* 64 images at once; .*scale.accumulation=auto") as told:
-        with memory.shortage_told(RECIPE, CPU, 7):
+        with memory.shortage_as_failure(RECIPE, CPU, 7):
             raise error
     assert "\n" not in str(told.value)
 
 
 def test_a_real_allocation_that_fails_is_recognised():
-    with pytest.raises(TrainingFailed), memory.shortage_told(RECIPE, CPU, 1):
+    with pytest.raises(TrainingFailed), memory.shortage_as_failure(RECIPE, CPU, 1):
         torch.empty(2**60, dtype=torch.uint8)
 
 
 def test_other_errors_pass():
-    with pytest.raises(RuntimeError, match="shape"), memory.shortage_told(RECIPE, CPU, 1):
+    with pytest.raises(RuntimeError, match="shape"), memory.shortage_as_failure(RECIPE, CPU, 1):
         raise RuntimeError("shape mismatch")

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from vitlab.recipes.schema import ObjectiveConfig
-from vitlab.training.objectives import hits, loss, total
+from vitlab.training.objectives import correct, loss, total
 
 LOGITS = np.random.default_rng(0).standard_normal((6, 5)) * 3
 LABELS = np.array([0, 1, 2, 3, 4, 0])
@@ -67,5 +67,5 @@ def test_sums_of_parts_are_the_sum_of_the_whole():
 
 def test_hits_of_hard_and_of_mixed_targets():
     logits = torch.tensor([[0.0, 1, 2], [3, 0, 0], [0, 5, 1]])
-    assert int(hits(logits, torch.tensor([2, 1, 1]))) == 2
-    assert int(hits(logits, torch.tensor([[0.2, 0.2, 0.6], [0.6, 0.4, 0], [0.5, 0.4, 0.1]]))) == 2
+    assert int(correct(logits, torch.tensor([2, 1, 1]))) == 2
+    assert int(correct(logits, torch.tensor([[0.2, 0.2, 0.6], [0.6, 0.4, 0], [0.5, 0.4, 0.1]]))) == 2

@@ -9,7 +9,7 @@ from vitlab import create_model
 from vitlab.errors import UserError
 from vitlab.models.layers import Block
 from vitlab.models.resnet import Unit
-from vitlab.recipes.scale import ScaleConfig
+from vitlab.recipes.schema import ScaleConfig
 from vitlab.runtime import choose
 from vitlab.training import parallel
 from vitlab.training.parallel import Replica
@@ -32,9 +32,9 @@ def test_blocks_are_encoder_layers_or_residual_units():
 def test_one_process_has_the_whole_model_under_its_own_names(change):
     model = _model()
     names = list(model.state_dict())
-    replica = parallel.spread(model, ScaleConfig(**change), CPU)
-    assert not replica.is_cut
-    assert replica.whole is model
+    replica = parallel.parallelize(model, ScaleConfig(**change), CPU)
+    assert not replica.is_sharded
+    assert replica.full is model
     assert list(replica.weights) == names == list(model.state_dict())
 
 
@@ -51,14 +51,14 @@ def test_pieces_are_those_of_torch(rows, ranks):
     """FSDP cuts by `torch.chunk`; what it leaves to the last processes may be nothing."""
     chunks = list(torch.arange(rows).chunk(ranks))
     for rank in range(ranks):
-        piece = parallel._piece(rows, dataclasses.replace(CPU, rank=rank, ranks=ranks))
-        assert piece.rows_of_whole == rows
-        assert piece.first == (int(chunks[rank][0]) if rank < len(chunks) else rows)
+        shard = parallel._rows_of(rows, dataclasses.replace(CPU, rank=rank, ranks=ranks))
+        assert shard.rows_of_full == rows
+        assert shard.first == (int(chunks[rank][0]) if rank < len(chunks) else rows)
 
 
 def test_fp8_needs_its_library_or_a_gpu():
     with pytest.raises(UserError, match=r"vitlab\[lowbit\]|needs a GPU with fp8"):
-        parallel.spread(_model(), ScaleConfig(precision="fp8"), CPU)
+        parallel.parallelize(_model(), ScaleConfig(precision="fp8"), CPU)
 
 
 def test_a_lent_models_own_weights_come_back_bit_for_bit():
@@ -66,7 +66,7 @@ def test_a_lent_models_own_weights_come_back_bit_for_bit():
     replica = Replica(model, dict(model.named_parameters()), {}, model)
     own = {name: value.detach().clone() for name, value in replica.weights.items()}
     others = {name: value + 1 for name, value in own.items()}
-    with pytest.raises(RuntimeError, match="in between"), parallel.whole_model(replica, others, CPU) as lent:
+    with pytest.raises(RuntimeError, match="in between"), parallel.full_model(replica, others, CPU) as lent:
         assert torch.equal(lent.head.weight, others["head.weight"])
         raise RuntimeError("in between")
     assert all(torch.equal(value, own[name]) for name, value in replica.weights.items())
@@ -76,5 +76,5 @@ def test_given_weights_stay():
     model = _model()
     replica = Replica(model, dict(model.named_parameters()), {}, model)
     others = {name: value.detach() + 1 for name, value in replica.weights.items()}
-    assert parallel.give_whole(replica, others, CPU) is model
+    assert parallel.gather_into_model(replica, others, CPU) is model
     assert torch.equal(model.head.weight, others["head.weight"])

@@ -38,7 +38,7 @@ def test_parts_of_any_size_are_the_whole_batch(sizes):
         torch.testing.assert_close(cut.weights[name], weight, atol=1e-6, rtol=0)
     torch.testing.assert_close(result.loss, expected.loss)
     torch.testing.assert_close(result.gradient_norm, expected.gradient_norm)
-    assert (int(result.hits), result.rows) == (int(expected.hits), 12)
+    assert (int(result.correct), result.rows) == (int(expected.correct), 12)
 
 
 def test_the_step_is_the_mean_gradients():

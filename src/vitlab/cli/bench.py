@@ -8,12 +8,13 @@ from typing import Annotated
 import typer
 
 from vitlab.cli import options
-from vitlab.cli.output import Cell, ResultTable, show
+from vitlab.cli.output import show
 from vitlab.errors import UserError
 from vitlab.evaluation import speed
 from vitlab.evaluation.speed import Speed
 from vitlab.report.scaling import save_figure
 from vitlab.report.speeds import speed_figure
+from vitlab.results import Cell, ResultTable
 from vitlab.runtime import choose, environment
 
 app = options.new_app()

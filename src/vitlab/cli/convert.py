@@ -10,10 +10,11 @@ import typer
 
 from vitlab import weights
 from vitlab.cli import options
-from vitlab.cli.output import ResultTable, show
+from vitlab.cli.output import show
 from vitlab.data import images, loader, resize
 from vitlab.datasets.catalog import open_source
 from vitlab.models.build import Model
+from vitlab.results import ResultTable
 from vitlab.weights.parity import certificate
 from vitlab.weights.save import FORMATS
 

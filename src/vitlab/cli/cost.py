@@ -8,12 +8,13 @@ import typer
 
 from vitlab.cli import options
 from vitlab.cli.costing import EPOCHS, Asked, Changes, asked_of, check_size, counted
-from vitlab.cli.output import Cell, ResultTable, show
+from vitlab.cli.output import show
 from vitlab.errors import UserError
 from vitlab.recipes import cost, hardware, memory, zoo
 from vitlab.recipes.configs import ModelConfig, ViTConfig
 from vitlab.recipes.hardware import Hardware, device_hours
 from vitlab.recipes.named_data import JFT
+from vitlab.results import Cell, ResultTable
 
 app = options.new_app()
 H100_PRECISION = "bfloat16"

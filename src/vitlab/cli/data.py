@@ -8,12 +8,13 @@ import typer
 
 from vitlab import files
 from vitlab.cli import options
-from vitlab.cli.output import Cell, ResultTable, show
+from vitlab.cli.output import show
 from vitlab.cli.progress import counting
 from vitlab.data.sources import Source, TrainOrTest
 from vitlab.datasets.catalog import describe_names, open_source
 from vitlab.datasets.describe import Quantile, contact_sheet, describe
 from vitlab.errors import UserError
+from vitlab.results import Cell, ResultTable
 from vitlab.shards.packing import Encoding, pack
 
 app = options.new_app()
@@ -40,8 +41,7 @@ def list_sources(context: typer.Context, as_json: options.JsonOption = False) ->
     ]
     rows: list[list[Cell]] = [[name, classes, what, needs] for name, what, classes, needs in describe_names()]
     columns = ["name", "classes", "what it is", "needs"]
-    table = ResultTable("Data sets", columns, rows, notes=notes, words=columns[2:])
-    show(table, as_json=as_json)
+    show(ResultTable("Data sets", columns, rows, notes=notes), as_json=as_json, text_columns=columns[2:])
 
 
 @app.command()

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from vitlab import files, weights
 from vitlab.cli import options
-from vitlab.cli.output import Cell, ResultTable, percent, show, store
+from vitlab.cli.output import show
 from vitlab.cli.progress import counting
 from vitlab.data.sources import Source
 from vitlab.datasets.catalog import open_source
@@ -24,7 +24,9 @@ from vitlab.dedup.pair_sheet import Shown, pair_sheet
 from vitlab.dedup.search import Embedding, Search, SearchResult, check_search, join, read_references, run_blocks
 from vitlab.dedup.signatures import Signatures, why_unreadable
 from vitlab.errors import UserError
-from vitlab.evaluation.features import features_of, model_digest
+from vitlab.evaluation.features import features_of
+from vitlab.models.build import model_digest
+from vitlab.results import Cell, ResultTable, percent, write_table
 from vitlab.runtime import choose
 
 DEFAULT_OUT = Path("runs/dedup")
@@ -128,7 +130,7 @@ def _write(search: Search, found: SearchResult, references: Signatures, out: Pat
         "thresholds": asdict(search.thresholds),
     }
     write_clean_list(out / "clean.json", search.train, removed, reason)
-    store(table, out / "results" / "dedup.json")
+    write_table(table, out / "results" / "dedup.json")
     return table
 
 

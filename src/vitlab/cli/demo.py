@@ -1,8 +1,4 @@
-"""`vitlab demo`: the paper's whole journey in small, on the bundled images.
-
-Pretrain upstream, few-shot on frozen features downstream, fine-tune downstream at a higher resolution, look inside,
-write the report.
-"""
+"""`vitlab demo`: the paper's journey in small, on the bundled images."""
 
 import time
 from pathlib import Path
@@ -10,36 +6,20 @@ from typing import Annotated
 
 import typer
 
-from vitlab import files, weights
 from vitlab.cli import options
-from vitlab.cli.fewshot import fewshot_table
-from vitlab.cli.output import ResultTable, show, store
-from vitlab.cli.training import Changes, run
-from vitlab.data import loader
-from vitlab.data.sources import Source
-from vitlab.datasets.catalog import open_source
-from vitlab.evaluation import fewshot
-from vitlab.models.build import Model, build
-from vitlab.recipes import library
-from vitlab.report.figures import draw_inspection
-from vitlab.report.page import write_report
-from vitlab.runtime import Runtime, choose, seeded
+from vitlab.cli.changes import RecipeChanges
+from vitlab.cli.output import show
+from vitlab.errors import UserError
+from vitlab.experiments.demo import REPLACED
+from vitlab.experiments.demo import demo as run_demo
+from vitlab.recipes.schema import current_assignments
 
 app = options.new_app()
-SHOTS = [1, 5, 10, 25]
-SEEDS = 5
-LOOKED_AT = 128
-JOURNEY = {
-    "title": "A Vision Transformer's journey in small",
-    "lead": "A small ViT learned to name clothes, was tried on handwritten digits as it was, and was then "
-    "fine-tuned on them at a higher resolution.",
-    "order": ["upstream", "downstream"],
-}
 
 
 @app.command()
 def demo(
-    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Where everything goes.")] = Path("runs/demo"),
+    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="The folder for everything.")] = Path("runs/demo"),
     seed: options.SeedOption = None,
     changes: Annotated[
         list[str] | None,
@@ -48,92 +28,13 @@ def demo(
     device: options.DeviceOption = "auto",
     as_json: options.JsonOption = False,
 ) -> None:
-    """Pretrain, few-shot, fine-tune, inspect, report: some minutes on two cores. Run again, it goes on where it was."""
+    """Pretrain, few-shot, fine-tune, inspect, report: a few minutes on two cores. Run again, it continues."""
     begun = time.monotonic()
-    upstream, downstream = out / "upstream", out / "downstream"
-    assignments = tuple(changes or [])
-    recipe = Changes(seed=seed, assignments=assignments).applied_to(library.find("demo-upstream"))
-    pretrained = run(recipe, upstream, resume=True, device=device, title="1/4 pretrain on Fashion-MNIST")
-    few = _few_shot(upstream, choose(device), recipe.seed)
-    store(few, out / "results" / "fewshot.json")
-    recipe = library.find("demo-downstream").model_copy(update={"init_from": str(upstream)})
-    recipe = Changes(seed=seed, assignments=assignments).applied_to(recipe)
-    finetuned = run(recipe, downstream, resume=True, device=device, title="3/4 fine-tune on digits")
-    typer.echo("4/4 look inside and write the report", err=True)
-    _look_inside(upstream, open_source("fashion-mnist", "test"), choose(device), out / "figures")
-    table = _summary(pretrained, few, finetuned)
-    store(table, out / "results" / "summary.json")
-    files.write_json(out / "journey.json", JOURNEY)
-    page = write_report([out], out / "report.html")
+    given = RecipeChanges(seed=seed, assignments=tuple(current_assignments(changes or [])))
+    for key in given.changed_keys():
+        if key in REPLACED:
+            raise UserError(f"--set {key}: {REPLACED[key]}; leave it out")
+    table = run_demo(out, given.applied_to, device, lambda text: typer.echo(text, err=True))
     show(table, as_json=as_json)
-    typer.echo(f"\nreport: {page}   ({time.monotonic() - begun:.0f} s in all)", err=as_json)
-
-
-def _few_shot(upstream: Path, runtime: Runtime, seed: int) -> ResultTable:
-    typer.echo("2/4 few-shot on digits with frozen features", err=True)
-    train, test = open_source("digits", "train"), open_source("digits", "test")
-    model = weights.load_model(upstream)
-    with seeded(seed, "untrained"):
-        untrained = build(model.config)
-
-    def measured(judged: Model) -> fewshot.FewShot:
-        seen = [fewshot.features_of(judged, source, model.preprocessing, runtime) for source in (train, test)]
-        return fewshot.evaluate(seen[0], seen[1], train.classes, SHOTS, seeds=SEEDS)
-
-    pixels = [fewshot.pixels_of(source, model.preprocessing) for source in (train, test)]
-    results = {
-        "pretrained ViT": measured(model),
-        "raw pixels": fewshot.evaluate(pixels[0], pixels[1], train.classes, SHOTS, seeds=SEEDS),
-        "untrained ViT": measured(untrained),
-    }
-    return fewshot_table(results, "digits", SHOTS, SEEDS)
-
-
-def _look_inside(upstream: Path, source: Source, runtime: Runtime, out: Path) -> None:
-    model = weights.load_model(upstream)
-    model.eval().to(runtime.device)
-    batch = next(iter(loader.evaluation_batches(source, model.preprocessing, batch_size=LOOKED_AT)))
-    inputs_BCHW = loader.normalise(batch.images_BHWC, model.preprocessing, runtime.device)
-    labels = batch.labels_B.tolist()
-    names = [source.classes[label] for label in labels]
-    draw_inspection(model, batch.images_BHWC.numpy(), inputs_BCHW, names, out, labels=labels, classes=source.classes)
-
-
-def _summary(pretrained: ResultTable, few: ResultTable, finetuned: ResultTable) -> ResultTable:
-    upstream, downstream = pretrained.numbers["top1"], finetuned.numbers["top1"]
-    at_five = {name: 100 * sum(result["5"]) / len(result["5"]) for name, result in few.numbers.items()}
-    none = [""] * len(SHOTS)
-    rows: list[list[str]] = [["pretrained on Fashion-MNIST", f"{100 * upstream:.1f}", *none]]
-    for name, by_shots in few.numbers.items():
-        means = [f"{100 * sum(by_shots[str(count)]) / SEEDS:.1f}" for count in SHOTS]
-        rows.append([f"few-shot on digits, {name}", "", *means])
-    rows.append(["fine-tuned on digits", f"{100 * downstream:.1f}", *none])
-    return ResultTable(
-        title="The paper's journey in small: accuracy on test images (%)",
-        summary=_few_shot_sentence(at_five),
-        columns=["stage", "all images", *(f"{count}-shot" for count in SHOTS)],
-        rows=rows,
-        notes=[_few_shot_sentence(at_five)],
-        headline=[
-            {"label": "Fashion-MNIST top-1 after pretraining", "value": f"{100 * upstream:.1f}", "unit": "%"},
-            {
-                "label": "digits, 5 shots, frozen features",
-                "value": f"{at_five['pretrained ViT']:.1f}",
-                "unit": "%",
-            },
-            {"label": "digits top-1 after fine-tuning", "value": f"{100 * downstream:.1f}", "unit": "%"},
-        ],
-        numbers={"upstream_top1": upstream, "downstream_top1": downstream, "fewshot": few.numbers},
-    )
-
-
-def _few_shot_sentence(at_five: dict[str, float]) -> str:
-    features, pixels, untrained = (at_five[name] for name in ("pretrained ViT", "raw pixels", "untrained ViT"))
-    beside = f"({features:.1f} %, beside {pixels:.1f} % with raw pixels and {untrained:.1f} % with an untrained ViT)"
-    if features > max(pixels, untrained):
-        return f"With 5 images a class, features learned on clothes tell digits apart best {beside}."
-    return (
-        f"With 5 images a class, features learned on clothes are not the best ones for digits {beside}. "
-        "Digits of 8 x 8 pixels are centred and of one size, so pixels compare well as they are, while 6,000 pictures "
-        "of clothes teach a model what tells clothes apart, and little about strokes. Fine-tuning mends that."
-    )
+    seconds = time.monotonic() - begun
+    typer.echo(f"\nreport: {out / 'report.html'}   ({seconds:.0f} s in total)", err=as_json)

@@ -10,7 +10,7 @@ import typer
 
 from vitlab import weights
 from vitlab.cli import options
-from vitlab.cli.output import Cell, ResultTable, file_of, percent, show, store
+from vitlab.cli.output import show
 from vitlab.cli.processes import one_voice
 from vitlab.data.sources import Source
 from vitlab.datasets.catalog import known_as, open_source, split_path
@@ -22,6 +22,7 @@ from vitlab.evaluation.accuracy_table import accuracy_table
 from vitlab.evaluation.imagenet import Counted
 from vitlab.evaluation.intervals import wilson
 from vitlab.models.build import Model
+from vitlab.results import Cell, Headline, ResultTable, file_name, percent, write_table
 from vitlab.runtime import raise_on_all
 
 app = options.new_app()
@@ -85,7 +86,7 @@ def evaluate(
         )  # fmt: skip
     show(table, as_json=as_json)
     if (Path(model) / "recipe.toml").exists():
-        store(table, Path(model) / "results" / file_of("evaluate", dataset))
+        write_table(table, Path(model) / "results" / file_name("evaluate", dataset))
 
 
 def _objectnet_folder(data: str) -> Path | None:
@@ -170,7 +171,7 @@ def _counted_table(title: str, dataset: str, why: str, counted: Counted, plain: 
         columns=["measure", "images", "accuracy", "95 % interval"],
         rows=rows,
         notes=[f"{counted.excluded:,} images are left out: {why}."],
-        headline=[{"label": title, "value": f"{100 * counted.share:.2f}", "unit": "%"}],
+        headline=[Headline(title, f"{100 * counted.share:.2f}", "%")],
         numbers=numbers,
     )
 

@@ -11,7 +11,7 @@ import typer
 
 from vitlab import weights
 from vitlab.cli import options
-from vitlab.cli.output import ResultTable, file_of, show, store
+from vitlab.cli.output import show
 from vitlab.datasets.catalog import known_as, open_source
 from vitlab.errors import UserError
 from vitlab.evaluation.features import Features, check_layers, features_of, pixels_of
@@ -20,6 +20,7 @@ from vitlab.evaluation.fewshot import evaluate as evaluate_features
 from vitlab.evaluation.least_squares import check_penalty
 from vitlab.evaluation.probes import LOGISTIC_L2, NEIGHBOURS
 from vitlab.models.build import Model
+from vitlab.results import ResultTable, file_name, write_table
 from vitlab.runtime import Runtime, choose
 
 app = options.new_app()
@@ -131,7 +132,7 @@ def fewshot(
     table = tables_joined(results, plan.shots, plan.seeds, settings)
     show(table, as_json=as_json)
     if len(models) == 1 and (Path(models[0]) / "recipe.toml").exists():
-        store(table, Path(models[0]) / "results" / file_of("fewshot", *settings.words(), *map(known_as, data)))
+        write_table(table, Path(models[0]) / "results" / file_name("fewshot", *settings.words(), *map(known_as, data)))
 
 
 def _on(data: str, named: Mapping[str, Model], plan: _Plan, runtime: Runtime) -> dict[str, FewShot]:

@@ -1,13 +1,15 @@
 """`vitlab finetune MODEL --data SOURCE`: train a model further on labelled images."""
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from vitlab.cli import options
+from vitlab.cli.changes import RecipeChanges
 from vitlab.cli.output import show
-from vitlab.cli.training import Changes, run, scale_assignments
-from vitlab.recipes import library
+from vitlab.recipes.library import load_recipe
+from vitlab.runner import ACCURACY, run
 
 app = options.new_app()
 
@@ -30,11 +32,8 @@ def finetune(
     as_json: options.JsonOption = False,
 ) -> None:
     """Train MODEL further on SOURCE: a new head from zero, position embeddings resampled to the recipe's resolution."""
-    started = library.find(recipe).model_copy(update={"init_from": model})
-    resolved = Changes(
-        data,
-        steps,
-        seed,
-        (*options.data_assignments(bad_images, exclude), *scale_assignments(batch, log), *(changes or [])),
-    ).applied_to(started)
-    show(run(resolved, out, resume=resume, device=device, title="finetune"), as_json=as_json)
+    given = RecipeChanges(data, None, model, steps, seed, bad_images, exclude, batch, log, tuple(changes or []))
+    resolved = given.applied_to(load_recipe(recipe))
+    done = run(resolved, out or Path("runs") / resolved.name, resume=resume, device=device, title="finetune")
+    if ACCURACY in done.results:  # of several processes the first one has it
+        show(done.results[ACCURACY], as_json=as_json)

@@ -10,7 +10,7 @@ from importlib.metadata import version
 
 import typer
 
-from vitlab.errors import UserError, unknown_name
+from vitlab.errors import Interrupted, RankLost, TrainingFailed, UserError, unknown_name
 
 SECONDS_TO_TELL = 15.0
 # Threads that wait for each other by spinning for milliseconds stall once anything else wants a core; threads that
@@ -61,11 +61,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
     try:
         return _run(words[0], words[1:])
-    except (UserError, typer.TyperException) as error:
+    except (UserError, TrainingFailed, Interrupted, RankLost, typer.TyperException) as error:
         if debug:
             traceback.print_exc()
         _complain(error)
-        return 2
+        return 2 if isinstance(error, typer.TyperException) else error.exit_code
     except (KeyboardInterrupt, typer.Abort):
         _complain("interrupted")
         return 130

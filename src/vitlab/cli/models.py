@@ -1,8 +1,9 @@
 """`vitlab models`: the models of the paper by name."""
 
 from vitlab.cli import options
-from vitlab.cli.output import ResultTable, show
+from vitlab.cli.output import show
 from vitlab.recipes import cost, zoo
+from vitlab.results import ResultTable
 
 app = options.new_app()
 

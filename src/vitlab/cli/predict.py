@@ -8,8 +8,9 @@ import typer
 
 from vitlab import weights
 from vitlab.cli import options
-from vitlab.cli.output import ResultTable, percent, show
+from vitlab.cli.output import show
 from vitlab.data import images, loader, resize
+from vitlab.results import ResultTable, percent
 from vitlab.runtime import choose
 
 app = options.new_app()

@@ -1,13 +1,15 @@
 """`vitlab pretrain RECIPE`: train a model from scratch."""
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from vitlab.cli import options
+from vitlab.cli.changes import RecipeChanges
 from vitlab.cli.output import show
-from vitlab.cli.training import Changes, run, scale_assignments
-from vitlab.recipes import library
+from vitlab.recipes.library import load_recipe
+from vitlab.runner import ACCURACY, run
 
 app = options.new_app()
 
@@ -29,12 +31,9 @@ def pretrain(
     device: options.DeviceOption = "auto",
     as_json: options.JsonOption = False,
 ) -> None:
-    """Train a model from scratch by RECIPE; the run's folder holds the model, the numbers and the results."""
-    assignments = [
-        *([f"model.name={model}"] if model else []),
-        *options.data_assignments(bad_images, exclude),
-        *scale_assignments(batch, log),
-        *(changes or []),
-    ]
-    resolved = Changes(data, steps, seed, tuple(assignments)).applied_to(library.find(recipe))
-    show(run(resolved, out, resume=resume, device=device, title="pretrain"), as_json=as_json)
+    """Train a model from scratch by RECIPE; the run's folder holds the model, the metrics and the results."""
+    given = RecipeChanges(data, model, None, steps, seed, bad_images, exclude, batch, log, tuple(changes or []))
+    resolved = given.applied_to(load_recipe(recipe))
+    done = run(resolved, out or Path("runs") / resolved.name, resume=resume, device=device, title="pretrain")
+    if ACCURACY in done.results:  # of several processes the first one has it
+        show(done.results[ACCURACY], as_json=as_json)

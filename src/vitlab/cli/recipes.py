@@ -5,10 +5,11 @@ from typing import Annotated
 import typer
 
 from vitlab.cli import options
-from vitlab.cli.output import ResultTable, show
+from vitlab.cli.output import show
 from vitlab.recipes import library
 from vitlab.recipes.entries import NOT_MEASURED, Entry, figure
 from vitlab.recipes.schema import to_toml
+from vitlab.results import ResultTable
 
 app = options.new_app()
 
@@ -54,7 +55,7 @@ def show_recipe(
     name: Annotated[str, typer.Argument(metavar="NAME", help="A built-in recipe's name, or a TOML file.")],
 ) -> None:
     """Print a recipe as TOML: save it, change it, and give the file to `vitlab pretrain` or `vitlab finetune`."""
-    recipe = library.find(name)
+    recipe = library.load_recipe(name)
     entry = library.entry(name)
     if entry is not None:
         for line in entry.description().splitlines():

@@ -7,15 +7,13 @@ from typing import Annotated
 import typer
 
 from vitlab.cli import options
-from vitlab.cli.output import Cell, ResultTable, percent, show, store
-from vitlab.cli.training import exit_code
-from vitlab.errors import UserError
-from vitlab.evaluation import vtab
-from vitlab.evaluation.vtab_folder import Settings, TaskResult, finished, open_folder, released_if_empty
+from vitlab.cli.output import show
+from vitlab.errors import Interrupted, TrainingFailed, UserError
+from vitlab.experiments import vtab
+from vitlab.experiments.vtab_folder import Settings, TaskResult, finished, open_folder, released_if_empty
 from vitlab.recipes.vtab import TASKS, VtabTask
+from vitlab.results import Cell, Headline, ResultTable, percent, write_table
 from vitlab.runtime import choose
-from vitlab.training.interruption import Interrupted
-from vitlab.training.loop import TrainingFailed
 
 app = options.new_app()
 
@@ -46,6 +44,7 @@ def run_vtab(
     assignments += [f"steps={steps}"] if steps is not None else []
     assignments += [f"seed={seed}"] if seed is not None else []
     settings = Settings(model, linear, _rates(rates), tuple(assignments))
+    vtab.check_assignments(settings)
     chosen = vtab.chosen_tasks([name.strip() for name in tasks.split(",") if name.strip()])
     runtime = choose(device)
     settings = vtab.identified(settings)
@@ -59,12 +58,12 @@ def run_vtab(
                 with released_if_empty(out):
                     done = vtab.run_task(task, vtab.source_of(task, data), settings, out, runtime)
             except (Interrupted, TrainingFailed) as end:
-                print(f"vitlab: {out / task.name}: {end}; the same command goes on", file=sys.stderr)
-                raise typer.Exit(exit_code(end)) from None
+                end.args = (f"{end}; the same command continues",)
+                raise
         results[task.name] = done
         print(f"{task.label}: {percent(done.accuracy)} of {done.images:,}", file=sys.stderr, flush=True)
     table = _table(results, settings)
-    store(table, out / "results" / "vtab.json")
+    write_table(table, out / "results" / "vtab.json")
     show(table, as_json=as_json)
 
 
@@ -106,7 +105,7 @@ def _table(results: dict[str, TaskResult], settings: Settings) -> ResultTable:
         columns=["task", "group", "test images", "top-1", "95 % interval", "chosen"],
         rows=rows,
         notes=[tuned if trials else "Tuning: none; one setting for all tasks."],
-        headline=[] if score is None else [{"label": "VTAB-1k, 19 tasks", "value": f"{100 * score:.2f}", "unit": "%"}],
+        headline=[] if score is None else [Headline("VTAB-1k, 19 tasks", f"{100 * score:.2f}", "%")],
         numbers={
             "tasks": {name: result.accuracy for name, result in results.items()},
             "groups": groups,

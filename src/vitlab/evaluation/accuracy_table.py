@@ -4,8 +4,8 @@ from typing import Any
 
 import numpy as np
 
-from vitlab.cli.output import Cell, ResultTable, percent
 from vitlab.evaluation.accuracy import Accuracy
+from vitlab.results import Cell, Headline, ResultTable, percent
 
 MOST_ROWS = 20  # of classes, in the table; its numbers have them all
 MOST_SQUARED = 100  # classes; of more only those pairs are stored that occur
@@ -30,10 +30,11 @@ def accuracy_table(measured: Accuracy, data: str, classes: tuple[str, ...], data
         summary=f"{percent(measured.top(1))} of {measured.images:,} test images are named rightly.",
         columns=["class", "images", "top-1"],
         rows=rows,
-        headline=[{"label": f"top-1 on {data}", "value": f"{100 * measured.top(1):.2f}", "unit": "%"}],
+        headline=[Headline(f"top-1 on {data}", f"{100 * measured.top(1):.2f}", "%")],
         numbers={
             "dataset": dataset,
             "images": measured.images,
+            "correct": measured.right(),
             "top1": measured.top(1),
             **({"top5": measured.top(5)} if measured.probabilities_NK.shape[1] > 5 else {}),
             "cross_entropy": measured.cross_entropy,

@@ -13,14 +13,13 @@ import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
-from torch import nn
 
 from vitlab import files
 from vitlab.data import loader
 from vitlab.data.sources import Source
 from vitlab.errors import UserError
 from vitlab.evaluation.layers import check_layer, layer_features
-from vitlab.models.build import Model
+from vitlab.models.build import Model, model_digest
 from vitlab.recipes.preprocessing import Preprocessing
 from vitlab.runtime import Runtime
 
@@ -129,15 +128,6 @@ def _keep(path: Path, identity: Identity, features: Features) -> None:
 def _checksum(features_ND: np.ndarray, labels_N: np.ndarray) -> str:
     digest = hashlib.sha256(features_ND.tobytes())
     digest.update(labels_N.tobytes())
-    return digest.hexdigest()
-
-
-def model_digest(model: nn.Module) -> str:
-    """Of all weights with their names, and of what is no weight: the configuration."""
-    digest = hashlib.sha256(str(getattr(model, "config", "")).encode())
-    for name, tensor in sorted(model.state_dict().items()):
-        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\0".encode())
-        digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy())
     return digest.hexdigest()
 
 

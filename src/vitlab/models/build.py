@@ -1,5 +1,8 @@
-"""From a name or a configuration to a model, and a model's new head."""
+"""From a name or a configuration to a model, its new head, and its digest."""
 
+import hashlib
+
+import torch
 from torch import nn
 
 from vitlab.models.positions import resize_position_tensors, resize_positions
@@ -13,6 +16,7 @@ __all__ = [
     "build",
     "classifier",
     "create_model",
+    "model_digest",
     "replace_head",
     "resize_position_tensors",
     "resize_positions",
@@ -69,3 +73,12 @@ def classifier(model: Model) -> nn.Linear | nn.Conv2d | None:
     """The layer that gives the logits; in a ResNet a 1x1 convolution; None in a model without classes."""
     final = model.head.fc if isinstance(model, ResNet) else model.head
     return final if isinstance(final, nn.Linear | nn.Conv2d) else None
+
+
+def model_digest(model: nn.Module) -> str:
+    """The SHA-256 of all weights with their names, and of the configuration, as hexadecimal digits."""
+    digest = hashlib.sha256(str(getattr(model, "config", "")).encode())
+    for name, tensor in sorted(model.state_dict().items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\0".encode())
+        digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()

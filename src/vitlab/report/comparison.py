@@ -9,9 +9,10 @@ from typing import Any
 
 from vitlab.recipes import cost
 from vitlab.recipes.schema import Recipe
-from vitlab.report.content import Part, Table
+from vitlab.report.content import Part
 from vitlab.report.ledger import UTILISATION, exaflops_of
 from vitlab.report.published import CATALOG, MARK, TABLE_2, TABLE_6, TRANSFER
+from vitlab.results import ResultTable
 
 PARTS = re.compile(r" \((train|test|dev|dev-train|validation) part\)$")
 TITLE = "Accuracy on "
@@ -47,7 +48,7 @@ class Group:
     exaflops: tuple[float, ...]
 
 
-def comparison(parts: Sequence[Part]) -> tuple[Table, ...]:
+def comparison(parts: Sequence[Part]) -> tuple[ResultTable, ...]:
     """Both tables, where two runs or more have an accuracy; else none."""
     groups = grouped(parts)
     if sum(group.runs for group in groups) < 2:
@@ -99,7 +100,7 @@ def accuracies_of(part: Part) -> dict[str, float]:
     return found
 
 
-def as_table_2(groups: Sequence[Group]) -> Table:
+def as_table_2(groups: Sequence[Group]) -> ResultTable:
     """A column for each group and for each model of the paper's Table 2; a row for each data set, and core-days."""
     own = list(dict.fromkeys(name for group in groups for name in group.accuracies))
     names = [*own, *(name for name in TABLE_2[0].accuracies if name not in own)]
@@ -109,7 +110,7 @@ def as_table_2(groups: Sequence[Group]) -> Table:
         rows.append((name, *ours, *(column.accuracies.get(name) for column in TABLE_2)))
     days = [_days(group.exaflops) for group in groups]
     rows.append((CORE_DAYS, *days, *(column.core_days for column in TABLE_2)))
-    return Table(
+    return ResultTable(
         "Side by side, as the paper's Table 2",
         ("", *(group.name for group in groups), *(f"{MARK}: {column.model}" for column in TABLE_2)),
         tuple(rows),
@@ -119,7 +120,7 @@ def as_table_2(groups: Sequence[Group]) -> Table:
     )
 
 
-def as_table_6(groups: Sequence[Group]) -> Table:
+def as_table_6(groups: Sequence[Group]) -> ResultTable:
     """A row for each group, then those of the paper's Table 6."""
     own = list(dict.fromkeys(name for group in groups for name in group.accuracies))
     names = [*own, *(name for name in TRANSFER if name not in own)]
@@ -131,7 +132,7 @@ def as_table_6(groups: Sequence[Group]) -> Table:
     for row in TABLE_6:
         paper = {name: f"{value:.2f}" for name, value in zip(TRANSFER, row.accuracies, strict=True)}
         rows.append((f"{MARK}: {row.model}", f"{row.epochs}", *map(paper.get, names), f"{row.exaflops:,}"))
-    return Table(
+    return ResultTable(
         "Side by side, as the paper's Table 6",
         ("model", "epochs", *names, "exaFLOPs"),
         tuple(rows),

@@ -6,7 +6,7 @@ from markupsafe import Markup
 from pydantic import TypeAdapter, ValidationError
 
 from vitlab.report.charts import Chart
-from vitlab.report.content import Table
+from vitlab.results import ResultTable
 
 MOST_CLASSES = 20  # more would be too small to read
 SIZE, LEFT, TOP = 440, 92, 20
@@ -19,7 +19,7 @@ NOTE = (
 )
 
 
-def confusion_charts(tables: Sequence[Table]) -> tuple[Chart, ...]:
+def confusion_charts(tables: Sequence[ResultTable]) -> tuple[Chart, ...]:
     """A chart for each table of results that holds the counts of a confusion between a few classes."""
     found = [(table, _counts(table)) for table in tables]
     return tuple(confusion_chart(table.title, *counts) for table, counts in found if counts is not None)
@@ -55,7 +55,7 @@ def confusion_chart(title: str, classes: Sequence[str], counts: Sequence[Sequenc
     return Chart(f"{title}: what is taken for what", svg, (), f"{NOTE} {_in_words(classes, counts)}")
 
 
-def _counts(table: Table) -> tuple[list[str], list[list[int]]] | None:
+def _counts(table: ResultTable) -> tuple[list[str], list[list[int]]] | None:
     """Names and counts, where a table has them and they fit together."""
     try:
         classes = TypeAdapter(list[str]).validate_python(table.numbers.get("classes"))

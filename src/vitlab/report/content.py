@@ -1,64 +1,21 @@
 """The files that a report is made of, read as frozen, validated values."""
 
 import base64
-import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self, TypeVar
+from typing import Any, Self
 
-from pydantic import ConfigDict, TypeAdapter, ValidationError, model_validator
+from pydantic import TypeAdapter, model_validator
 from pydantic.dataclasses import dataclass as validated
 
 from vitlab.errors import UserError, unknown_name
 from vitlab.recipes.configs import ModelConfig, ResNetConfig, ViTConfig
-from vitlab.recipes.schema import Recipe, from_toml
+from vitlab.recipes.schema import Recipe, from_stored_toml
 from vitlab.report.metrics import Series, series_of
+from vitlab.results import STRICT, ResultTable, read_bytes, read_json, read_table, read_text
 
-STRICT = ConfigDict(extra="forbid")
-MAX_TEXT_BYTES = 64 * 2**20
 MAX_PICTURE_BYTES = 16 * 2**20
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
-
-Cell = str | bool | int | float | None
-Value = TypeVar("Value")
-
-
-@validated(frozen=True, config=STRICT)
-class Headline:
-    """A number worth showing large."""
-
-    label: str
-    value: str | int | float
-    unit: str = ""
-
-
-@validated(frozen=True, config=STRICT)
-class Table:
-    """One file of results: a table to be shown as it is, and its headline numbers.
-
-    Attributes:
-        title: what was measured, on what.
-        columns, rows: the table.
-        summary: what it shows, in a sentence.
-        notes: what to know beside it.
-        headline: what to show large.
-        numbers: the results unrounded, for programs; not shown.
-    """
-
-    title: str
-    columns: tuple[str, ...] = ()
-    rows: tuple[tuple[Cell, ...], ...] = ()
-    summary: str | None = None
-    notes: tuple[str, ...] = ()
-    headline: tuple[Headline, ...] = ()
-    numbers: dict[str, Any] = field(default_factory=dict)
-
-    @model_validator(mode="after")
-    def _rows_fit(self) -> Self:
-        for number, row in enumerate(self.rows, start=1):
-            if len(row) != len(self.columns):
-                raise ValueError(f"row {number} has {len(row)} cells for {len(self.columns)} columns")
-        return self
 
 
 @validated(frozen=True, config=STRICT)
@@ -125,7 +82,7 @@ class Part:
 
     name: str
     place: Path
-    tables: tuple[Table, ...]
+    tables: tuple[ResultTable, ...]
     pictures: tuple[Picture, ...]
     skipped: tuple[FigureEntry, ...]
     series: tuple[Series, ...]
@@ -168,7 +125,7 @@ def _is_run(path: Path) -> bool:
 
 def _read_journey(path: Path) -> Journey | None:
     file = path / "journey.json"
-    return _read_json(file, TypeAdapter(Journey)) if file.exists() else None
+    return read_json(file, TypeAdapter(Journey)) if file.exists() else None
 
 
 def _runs(path: Path) -> list[Path]:
@@ -184,7 +141,7 @@ def _runs(path: Path) -> list[Path]:
 
 def _read_part(path: Path) -> Part:
     entries = _read_figures(path)
-    recipe_text = _read_text(path / "recipe.toml") if _is_run(path) else ""
+    recipe_text = read_text(path / "recipe.toml") if _is_run(path) else ""
     return Part(
         name=path.resolve().name,
         place=path.resolve(),
@@ -193,26 +150,26 @@ def _read_part(path: Path) -> Part:
         skipped=tuple(entry for _, entry in entries if entry.skipped),
         series=_read_series(path / "metrics.jsonl"),
         recipe_text=recipe_text,
-        recipe=from_toml(recipe_text, str(path / "recipe.toml")) if _is_run(path) else None,
+        recipe=from_stored_toml(recipe_text, str(path / "recipe.toml")) if _is_run(path) else None,
         environment=_read_environment(path / "environment.json"),
         config=_read_config(path / "model" / "config.json"),
     )
 
 
-def _read_tables(folder: Path) -> tuple[Table, ...]:
+def _read_tables(folder: Path) -> tuple[ResultTable, ...]:
     """By name of the file, but those with headline numbers first."""
-    tables = [_read_json(file, TypeAdapter(Table)) for file in sorted(folder.glob("*.json"))]
+    tables = [read_table(file) for file in sorted(folder.glob("*.json"))]
     return tuple(sorted(tables, key=lambda table: not table.headline))
 
 
 def _read_figures(path: Path) -> list[tuple[Path, FigureEntry]]:
     adapter = TypeAdapter(tuple[FigureEntry, ...])
     folders = [folder for folder in (path, path / "figures") if (folder / "figures.json").exists()]
-    return [(folder, entry) for folder in folders for entry in _read_json(folder / "figures.json", adapter)]
+    return [(folder, entry) for folder in folders for entry in read_json(folder / "figures.json", adapter)]
 
 
 def _read_picture(folder: Path, entry: FigureEntry) -> Picture:
-    data = _read_bytes(folder / entry.file, MAX_PICTURE_BYTES)
+    data = read_bytes(folder / entry.file, MAX_PICTURE_BYTES)
     if not data.startswith(PNG_SIGNATURE) or len(data) < 24:
         raise UserError(f"{folder / entry.file} is not a PNG picture: draw the figures again")
     width, height = (int.from_bytes(data[start : start + 4], "big") for start in (16, 20))
@@ -221,13 +178,13 @@ def _read_picture(folder: Path, entry: FigureEntry) -> Picture:
 
 
 def _read_environment(path: Path) -> dict[str, Any]:
-    return _read_json(path, TypeAdapter(dict[str, Any])) if path.exists() else {}
+    return read_json(path, TypeAdapter(dict[str, Any])) if path.exists() else {}
 
 
 def _read_config(path: Path) -> ModelConfig | None:
     if not path.exists():
         return None
-    value = _read_json(path, TypeAdapter(dict[str, Any]))
+    value = read_json(path, TypeAdapter(dict[str, Any]))
     kinds: dict[Any, type[ViTConfig] | type[ResNetConfig]] = {"vit": ViTConfig, "resnet": ResNetConfig}
     kind, fields = kinds.get(value.get("model")), value.get("config")
     if kind is None or not isinstance(fields, dict):
@@ -239,36 +196,4 @@ def _read_config(path: Path) -> ModelConfig | None:
 
 
 def _read_series(path: Path) -> tuple[Series, ...]:
-    return series_of(_read_text(path), str(path)) if path.exists() else ()
-
-
-def _read_bytes(path: Path, limit: int) -> bytes:
-    try:
-        with path.open("rb") as file:
-            data = file.read(limit + 1)
-    except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror}") from None
-    if len(data) > limit:
-        raise UserError(f"{path} is larger than {limit // 2**20} MiB, too large for a report: make it smaller")
-    return data
-
-
-def _read_text(path: Path) -> str:
-    try:
-        return _read_bytes(path, MAX_TEXT_BYTES).decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path} is not UTF-8 text (byte {error.start}): write it again") from None
-
-
-def _read_json(path: Path, adapter: TypeAdapter[Value]) -> Value:
-    try:
-        return adapter.validate_python(json.loads(_read_text(path)))
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(piece) for piece in first["loc"])
-        reason = first["msg"].removeprefix("Value error, ")
-        raise UserError(f"{path}: {where + ': ' if where else ''}{reason}") from None
-    except UserError:
-        raise
-    except (ValueError, RecursionError) as error:  # ValueError: also of numbers with thousands of digits
-        raise UserError(f"{path} is not valid JSON: {error}") from None
+    return series_of(read_text(path), str(path)) if path.exists() else ()

@@ -3,7 +3,8 @@
 import statistics
 
 from vitlab.recipes import cost
-from vitlab.report.content import Part, Table
+from vitlab.report.content import Part
+from vitlab.results import ResultTable
 
 UTILISATION = 0.4  # the paper's runs reached 32 to 43 % of a core's peak
 
@@ -24,7 +25,7 @@ def exaflops_of(part: Part) -> float | None:
     return cost.exaflops(part.config, 1, seen)
 
 
-def ledger(part: Part) -> Table | None:
+def ledger(part: Part) -> ResultTable | None:
     """The run's costs as a table; none where its model or its steps are not known."""
     exaflops, seen = exaflops_of(part), images_seen(part)
     if exaflops is None or seen is None or part.config is None:
@@ -51,7 +52,9 @@ def ledger(part: Part) -> Table | None:
     if most:
         rows.append(("most memory, GB", f"{most / 1e9:.3g}"))
     rows += _energy(part)
-    return Table("What it cost", ("", "this run"), tuple(rows), numbers={"exaflops": exaflops, "core_days": core_days})
+    return ResultTable(
+        "What it cost", ("", "this run"), tuple(rows), numbers={"exaflops": exaflops, "core_days": core_days}
+    )
 
 
 def _energy(part: Part) -> list[tuple[str, str]]:

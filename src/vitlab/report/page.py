@@ -13,8 +13,9 @@ from markupsafe import Markup
 
 from vitlab import files
 from vitlab.errors import UserError
-from vitlab.report.content import Table, read_folder
+from vitlab.report.content import read_folder
 from vitlab.report.sections import Page, page_of
+from vitlab.results import ResultTable
 
 NUMERIC = re.compile(r"[\d.,\s%±/+×e–−-]*")
 
@@ -72,7 +73,7 @@ def cell(value: object) -> str:
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
-def numeric_columns(table: Table) -> list[bool]:
+def numeric_columns(table: ResultTable) -> list[bool]:
     """For each column whether it holds numbers only, to be set flush right; the first one names the rows."""
     return [
         column > 0 and bool(table.rows) and all(NUMERIC.fullmatch(cell(row[column])) is not None for row in table.rows)

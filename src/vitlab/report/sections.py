@@ -11,9 +11,10 @@ from vitlab.recipes.schema import Recipe
 from vitlab.report.charts import Chart, charts_of, is_accuracy, words
 from vitlab.report.comparison import comparison
 from vitlab.report.confusion import confusion_charts
-from vitlab.report.content import FigureEntry, Folder, Headline, Part, Picture, Table
+from vitlab.report.content import FigureEntry, Folder, Part, Picture
 from vitlab.report.ledger import ledger
 from vitlab.report.metrics import Series
+from vitlab.results import Headline, ResultTable
 
 
 @dataclass(frozen=True)
@@ -25,7 +26,7 @@ class Section:
     lead: str = ""
     facts: tuple[str, ...] = ()
     headline: tuple[Headline, ...] = ()
-    tables: tuple[Table, ...] = ()
+    tables: tuple[ResultTable, ...] = ()
     charts: tuple[Chart, ...] = ()
     pictures: tuple[Picture, ...] = ()
     skipped: tuple[FigureEntry, ...] = ()
@@ -122,7 +123,7 @@ def _side_by_side(parts: Sequence[Part]) -> Section:
     return Section("Side by side", tables=comparison(parts))
 
 
-def _costs(part: Part) -> tuple[Table, ...]:
+def _costs(part: Part) -> tuple[ResultTable, ...]:
     table = ledger(part)
     return () if table is None else (table,)
 

@@ -27,7 +27,7 @@ def snapshot(state: TrainingState, rank: int, room: Snapshot) -> Snapshot:
 
     Args:
         state: of this process.
-        rank: the first process writes what all have alike; pieces are written by who has them.
+        rank: the first process writes what all have alike; shards are written by who has them.
         room: of an earlier snapshot, that is written already; its memory is used again where the device is a GPU.
     """
     taken: Snapshot = {}
@@ -40,7 +40,7 @@ def snapshot(state: TrainingState, rank: int, room: Snapshot) -> Snapshot:
 
 
 def _is_mine(state: TrainingState, name: str, value: Tensor, rank: int) -> bool:
-    return rank == 0 if state.piece(name, value) is None else value.numel() > 0
+    return rank == 0 if state.shard(name, value) is None else value.numel() > 0
 
 
 def _on_host(value: Tensor, room: Tensor | None) -> Tensor:
@@ -56,15 +56,15 @@ def write_part(checkpoints: Path, step: int, taken: Snapshot, state: TrainingSta
     """Write this process's files of a checkpoint aside; returns their entries for the manifest."""
     aside = disk.aside_of(checkpoints, step)
     aside.mkdir(parents=True, exist_ok=True)
-    suffix = f"-{runtime.rank + 1:05d}-of-{runtime.ranks:05d}" if state.pieces else ""
+    suffix = f"-{runtime.rank + 1:05d}-of-{runtime.ranks:05d}" if state.shards else ""
     entries = {}
     for kind, tensors in taken.items():
         if tensors:
             entry = disk.write_tensors(aside / f"{kind}{suffix}.safetensors", tensors)
-            found = {name: state.piece(name, value) for name, value in tensors.items()}
-            pieces = {name: [piece.first, piece.rows_of_whole] for name, piece in found.items() if piece is not None}
-            entries[f"{kind}{suffix}.safetensors"] = {"kind": kind, **entry, "pieces": pieces}
-    if state.pieces:
+            found = {name: state.shard(name, value) for name, value in tensors.items()}
+            shards = {name: [shard.first, shard.rows_of_full] for name, shard in found.items() if shard is not None}
+            entries[f"{kind}{suffix}.safetensors"] = {"kind": kind, **entry, "pieces": shards}
+    if state.shards:
         files.write_json(aside / f"files{suffix}.json", entries)
     return entries
 
@@ -159,17 +159,17 @@ def restore(folder: Path, about: Mapping[str, Any], state: TrainingState) -> Non
 
 
 def _whole_shape(state: TrainingState, name: str, value: Tensor) -> tuple[int, ...]:
-    piece = state.piece(name, value)
-    return tuple(value.shape) if piece is None else (piece.rows_of_whole, *value.shape[1:])
+    shard = state.shard(name, value)
+    return tuple(value.shape) if shard is None else (shard.rows_of_full, *value.shape[1:])
 
 
 def _rows(stored: disk.StoredTensors, name: str, state: TrainingState, like: Tensor) -> Tensor:
     """This process's rows of a stored tensor that has the shape of the weight `like`."""
-    piece = state.piece(name, like)
+    shard = state.shard(name, like)
     rows = like.shape[0] if like.dim() else 0
-    if piece is not None and not rows:
+    if shard is not None and not rows:
         return torch.empty_like(like)
-    return stored.read(name, piece.first if piece else 0, rows)
+    return stored.read(name, shard.first if shard else 0, rows)
 
 
 def _restore_optimizer(state: TrainingState, stored: disk.StoredTensors | None) -> None:

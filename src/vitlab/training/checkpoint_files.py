@@ -56,11 +56,11 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> dict[str, Any]:
     digest, size = hashlib.sha256(), 0
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
     try:
-        for piece in _pieces_of_file(tensors):
-            digest.update(piece)
-            size += len(piece)
-            while piece:
-                piece = piece[os.write(descriptor, piece[:CHUNK]) :]
+        for shard in _pieces_of_file(tensors):
+            digest.update(shard)
+            size += len(shard)
+            while shard:
+                shard = shard[os.write(descriptor, shard[:CHUNK]) :]
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
@@ -150,7 +150,7 @@ def check_file(path: Path, entry: Mapping[str, Any]) -> None:
 
 
 class StoredTensors:
-    """Tensors of one kind by name, in one file or in pieces over several."""
+    """Tensors of one kind by name, in one file or in shards over several."""
 
     def __init__(self, folder: Path, kind: str, entries: Mapping[str, Any]) -> None:
         self._files: list[tuple[Any, Mapping[str, Any]]] = [
@@ -159,15 +159,15 @@ class StoredTensors:
             if entry["kind"] == kind
         ]
         self.shapes: dict[str, tuple[int, ...]] = {}
-        for file, pieces in self._files:
+        for file, shards in self._files:
             for name in file.keys():  # noqa: SIM118 - a file of tensors is no mapping
                 shape = tuple(file.get_slice(name).get_shape())
-                self.shapes[name] = (int(pieces[name][1]), *shape[1:]) if name in pieces else shape
+                self.shapes[name] = (int(shards[name][1]), *shape[1:]) if name in shards else shape
 
     def read(self, name: str, first: int, rows: int) -> Tensor:
         """Rows first .. first + rows - 1 of a whole tensor of one or more dimensions; a scalar as it is."""
         parts = []
-        for file, pieces in self._files:
+        for file, shards in self._files:
             if name not in file.keys():  # noqa: SIM118
                 continue
             stored = file.get_slice(name)
@@ -175,7 +175,7 @@ class StoredTensors:
             if not shape:
                 scalar: Tensor = file.get_tensor(name)
                 return scalar
-            begin = int(pieces[name][0]) if name in pieces else 0
+            begin = int(shards[name][0]) if name in shards else 0
             low, high = max(first, begin), min(first + rows, begin + shape[0])
             if low < high:
                 parts.append((low, stored[low - begin : high - begin]))

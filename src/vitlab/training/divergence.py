@@ -1,4 +1,4 @@
-"""A loss or a gradient that is not a number ends training before it moves a weight."""
+"""A loss or a gradient that is not finite ends training before it moves a weight."""
 
 from collections import deque
 from dataclasses import dataclass
@@ -8,15 +8,11 @@ from torch import Tensor
 
 from vitlab.data.loader import Batch
 from vitlab.data.sources import Source
-from vitlab.errors import UserError
+from vitlab.errors import TrainingFailed, UserError
 from vitlab.runtime import Runtime, all_gather_text
 from vitlab.training.step import StepResult
 
 NAMED = 4
-
-
-class TrainingFailed(Exception):
-    """Training went wrong on its own: a loss that is not a number, or no memory."""
 
 
 class Diverged(TrainingFailed):

@@ -12,24 +12,27 @@ from vitlab.recipes.schema import Recipe
 from vitlab.runtime import seeded
 
 
-def initial_model(recipe: Recipe, classes: tuple[str, ...]) -> Model:
+def initial_model(recipe: Recipe, classes: tuple[str, ...], given: Model | None = None) -> Model:
     """The recipe's model before its first update, on the CPU.
 
     Args:
         recipe: says which model, or which weights, and how its images are prepared.
         classes: names of the classes; the head has as many outputs.
+        given: a model to start from as it is, with its head; None makes or loads one.
 
     Raises:
         UserError: weights that cannot be loaded, or options that do not fit.
     """
+    if given is not None:
+        return _as_recipe_says(_checked(given, len(classes)), recipe, classes)
     model = _from_weights(recipe, len(classes)) if recipe.init_from is not None else _new(recipe, len(classes))
-    return by_recipe(model, recipe, classes)
+    return _as_recipe_says(model, recipe, classes)
 
 
-def by_recipe(model: Model, recipe: Recipe, classes: tuple[str, ...]) -> Model:
-    """The same model, with the head's bias, the preparation of images and the names of classes as the recipe says.
+def _as_recipe_says(model: Model, recipe: Recipe, classes: tuple[str, ...]) -> Model:
+    """The same model, with the head's bias, the preprocessing and the names of classes as the recipe says.
 
-    The size of images is the model's; mean and deviation too, where the recipe leaves them open.
+    The size of images is the model's; mean and standard deviation too, unless the recipe has its own.
     """
     head = build.classifier(model)
     if recipe.objective.head_bias and head is not None and head.bias is not None:
@@ -45,6 +48,15 @@ def by_recipe(model: Model, recipe: Recipe, classes: tuple[str, ...]) -> Model:
     )
     model.classes = classes
     return model
+
+
+def _checked(given: Model, classes: int) -> Model:
+    if given.config.num_classes != classes:
+        raise UserError(
+            f"the model has {given.config.num_classes} outputs and the data has {classes} classes; "
+            f"give it a head that fits: vitlab.models.replace_head(model, {classes})"
+        )
+    return given
 
 
 def _from_weights(recipe: Recipe, classes: int) -> Model:

@@ -1,4 +1,4 @@
-"""When a device's memory is not enough: told in one line, and avoided by cutting batches into parts."""
+"""When a device has too little memory: said in one line, and avoided by dividing batches into microbatches."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -6,22 +6,21 @@ from pathlib import Path
 
 import torch
 
-from vitlab.errors import UserError
+from vitlab.errors import TrainingFailed, UserError
 from vitlab.models.build import Model
 from vitlab.recipes import memory as arithmetic
 from vitlab.recipes.schema import Recipe
 from vitlab.runtime import Runtime, all_reduce_max, seeded
 from vitlab.training import objectives
-from vitlab.training.divergence import TrainingFailed
 
 MEMINFO = Path("/proc/meminfo")
 CGROUP = Path("/sys/fs/cgroup")
 
 
-def parts_of_a_batch(recipe: Recipe, model: Model, runtime: Runtime) -> int:
-    """Into how many parts each process cuts its share of a batch.
+def microbatches_of(recipe: Recipe, model: Model, runtime: Runtime) -> int:
+    """Into how many microbatches each process divides its share of a batch.
 
-    For "auto" the fewest that fit: by arithmetic, and then by trying one part, where there is a GPU to try it on. (On
+    For "auto" the fewest that fit: by arithmetic, and then by trying one microbatch if there is a GPU to try it on. (On
     the CPU nothing is tried: a process that takes too much is killed there.) The result of training does not depend
     on it beyond rounding, as long as there is no dropout.
 
@@ -37,10 +36,10 @@ def parts_of_a_batch(recipe: Recipe, model: Model, runtime: Runtime) -> int:
         raise UserError(
             f"not one image fits into the memory of {runtime.device}: set scale.recompute=true, or a smaller model"
         )
-    parts = -(-share // min(fitting, share))
-    while runtime.device.type == "cuda" and parts < share and not _fits(recipe, model, runtime, -(-share // parts)):
-        parts = min(share, parts + max(1, parts // 4))
-    return int(all_reduce_max(runtime, parts))
+    count = -(-share // min(fitting, share))
+    while runtime.device.type == "cuda" and count < share and not _fits(recipe, model, runtime, -(-share // count)):
+        count = min(share, count + max(1, count // 4))
+    return int(all_reduce_max(runtime, count))
 
 
 def _most_images(recipe: Recipe, model: Model, runtime: Runtime) -> int:
@@ -52,7 +51,7 @@ def _most_images(recipe: Recipe, model: Model, runtime: Runtime) -> int:
 
 
 def available_bytes(runtime: Runtime) -> int:
-    """Memory that this process may fill: of its GPU, or its share of what the host has left."""
+    """Memory that this process may use: of its GPU, or its share of what the host has available."""
     if runtime.device.type == "cuda":
         return torch.cuda.mem_get_info(runtime.device)[0] + torch.cuda.memory_reserved(runtime.device)
     if runtime.device.type == "mps":
@@ -61,7 +60,7 @@ def available_bytes(runtime: Runtime) -> int:
 
 
 def _host_bytes() -> int:
-    """What the host has left, and a container's limit where there is one; 8 GiB where neither is told."""
+    """What the host has available, within a container's limit if there is one; 8 GiB if neither is known."""
     found = []
     try:
         lines = dict(line.split(":", 1) for line in MEMINFO.read_text(encoding="ascii").splitlines())
@@ -74,7 +73,7 @@ def _host_bytes() -> int:
 
 
 def _fits(recipe: Recipe, model: Model, runtime: Runtime, images: int) -> bool:
-    """Whether forward and backward of so many images fit beside what the optimizer and the averages will take."""
+    """Whether a forward and backward pass of so many images fits beside the memory of optimizer and averages."""
     copies = (2 if recipe.optimizer.kind == "adamw" else 1) + (recipe.averaging > 0) + (runtime.ranks > 1)
     count = sum(parameter.numel() for parameter in model.parameters())
     height, width = model.config.image_hw
@@ -94,8 +93,8 @@ def _fits(recipe: Recipe, model: Model, runtime: Runtime, images: int) -> bool:
 
 
 @contextmanager
-def shortage_told(recipe: Recipe, runtime: Runtime, step: int) -> Iterator[None]:
-    """Raises TrainingFailed, with advice, where what is done inside does not fit into memory."""
+def shortage_as_failure(recipe: Recipe, runtime: Runtime, step: int) -> Iterator[None]:
+    """Raises TrainingFailed, with advice, if what is done inside does not fit into memory."""
     try:
         yield
         return
@@ -105,7 +104,7 @@ def shortage_told(recipe: Recipe, runtime: Runtime, step: int) -> Iterator[None]
     # Outside of the handler: the error would keep the tensors of the step alive.
     raise TrainingFailed(
         f"step {step}: the memory of {runtime.device} is too small for {recipe.batch_size // runtime.ranks} images at "
-        "once; go on with --resume --set scale.accumulation=auto, which learns the same from smaller parts"
+        "once; continue with --resume --set scale.accumulation=auto, which learns the same from microbatches"
     )
 
 

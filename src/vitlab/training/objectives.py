@@ -13,13 +13,13 @@ def loss(logits_BK: Tensor, targets: Tensor, objective: ObjectiveConfig) -> Tens
 
 
 def total(logits_BK: Tensor, targets: Tensor, objective: ObjectiveConfig) -> Tensor:
-    """Summed loss of the images, a float32 scalar: sums of parts of a batch add up to the whole batch's.
+    """Summed loss of the images, a float32 scalar: sums of microbatches add up to that of the batch.
 
     Softmax cross-entropy (paper: section 4.1, fine-tuning), or sigmoid cross-entropy summed over the classes (the
     pretraining on ImageNet-21k and JFT). Label smoothing s turns a target t into t (1 - s) + s / K.
 
     Args:
-        logits_BK: of any precision; they are judged in float32.
+        logits_BK: of any precision; the loss is computed in float32.
         targets: int64 classes (B,), or the shares of the classes (B, K), as mixed images have them.
         objective: the kind of loss, and its smoothing.
     """
@@ -33,7 +33,7 @@ def total(logits_BK: Tensor, targets: Tensor, objective: ObjectiveConfig) -> Ten
     return F.binary_cross_entropy_with_logits(logits_BK, targets_BK, reduction="sum")
 
 
-def hits(logits_BK: Tensor, targets: Tensor) -> Tensor:
-    """How many images get their class right, an int64 scalar; of mixed images, their largest share."""
+def correct(logits_BK: Tensor, targets: Tensor) -> Tensor:
+    """How many images are classified correctly, an int64 scalar; a mixed image counts as its largest share."""
     labels_B = targets.argmax(-1) if targets.is_floating_point() else targets
     return (logits_BK.argmax(-1) == labels_B).sum()

@@ -1,7 +1,7 @@
-"""How weights move: optimizers and learning-rate schedules."""
+"""How weights move: optimizers, learning-rate schedules, and Polyak averaging."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
@@ -49,3 +49,30 @@ def learning_rate(part: ScheduleConfig, peak: float, step: int, total_steps: int
     done = min(max((step - part.warmup_steps) / after, 0.0), 1.0)
     shape = {"linear": 1 - done, "cosine": 0.5 * (1 + math.cos(math.pi * done)), "constant": 1.0}[part.decay]
     return (part.end_learning_rate + (peak - part.end_learning_rate) * shape) * warmup
+
+
+class PolyakAverage:
+    """Bias-corrected exponential average of weights (paper: section 4.1, Table 2; decay 0.9999).
+
+    After t updates the average is the sum over updates u of (1 - d) d^(t-u) w_u, divided by 1 - d^t:
+    a weighted mean of the weights seen, without a share of the random start. It is kept as that mean, not as the sum,
+    which the division would magnify with its rounding: m_t = m_(t-1) + (w_t - m_(t-1)) (1 - d) / (1 - d^t). Where
+    weights are spread over processes, each averages its own part.
+    """
+
+    def __init__(self, weights: Mapping[str, Tensor], decay: float) -> None:
+        self.decay = decay
+        self.updates = 0
+        self.means = {name: torch.zeros_like(value, requires_grad=False) for name, value in weights.items()}
+
+    @torch.no_grad()
+    def update(self, weights: Mapping[str, Tensor]) -> None:
+        """Take the weights after one more step of the optimizer into the average."""
+        self.updates += 1
+        share = (1 - self.decay) / (1 - self.decay**self.updates)
+        torch._foreach_lerp_(list(self.means.values()), list(weights.values()), share)
+
+    def weights(self) -> dict[str, Tensor]:
+        """The averaged weights by name; live, not to be written to."""
+        assert self.updates > 0, "an average of no updates"
+        return dict(self.means)

@@ -1,17 +1,17 @@
-"""A model spread over processes, compiled, recomputed, in fewer bits: all from outside the model.
+"""A model parallelized over processes, compiled, recomputed, in lower precision: all from outside the model.
 
-DDP keeps the whole model in every process and averages gradients; FSDP2 cuts every weight along its first dimension,
-gives each process one piece, and brings a block together while it is at work. Everything after the backward pass
-(optimizer, averaging, checkpoints) sees plain tensors: a process's own weights, or its own pieces.
+DDP keeps the complete model in every process and averages gradients; FSDP2 shards every weight along its first
+dimension, gives each process one shard, and gathers a block while it computes. Everything after the backward pass
+(optimizer, averaging, checkpoints) sees plain tensors: a process's own weights, or its own shards.
 """
 
 import copy
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -22,17 +22,20 @@ from torch.utils.checkpoint import checkpoint
 from vitlab.errors import UserError
 from vitlab.models.build import Model
 from vitlab.models.resnet import ResNet, Unit
-from vitlab.recipes.scale import ScaleConfig
+from vitlab.recipes.schema import ScaleConfig
 from vitlab.runtime import Runtime, all_reduce_on_device
-from vitlab.training.lanes import Lanes
+from vitlab.training.thread_replicas import ThreadReplicas
+
+T = TypeVar("T")
+R = TypeVar("R")
 
 
 @dataclass(frozen=True)
-class Piece:
-    """Which rows of a whole tensor a process has."""
+class Shard:
+    """Which rows of a full tensor a process has."""
 
     first: int
-    rows_of_whole: int
+    rows_of_full: int
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,62 +44,75 @@ class Replica:
 
     Attributes:
         model: what is called, forward and backward.
-        weights: parameters, or pieces of them, by their names in the model; live.
-        pieces: which rows each weight is of; none where weights are whole.
-        whole: the plain model, that is evaluated and saved; none where another process has it.
-        lanes: what learns side by side in this process; none where one after the other.
+        weights: parameters, or shards of them, by their names in the model; live.
+        shards: which rows each weight has; empty if weights are complete.
+        full: the plain model, which is evaluated and saved; None if another process has it.
+        threads: replicas of the model in threads of this process; None if there is only one.
     """
 
     model: nn.Module
     weights: dict[str, Tensor]
-    pieces: dict[str, Piece]
-    whole: Model | None
-    lanes: Lanes | None = None
+    shards: dict[str, Shard]
+    full: Model | None
+    threads: ThreadReplicas | None = None
 
     @property
-    def is_cut(self) -> bool:
-        """Whether the weights are spread over the processes."""
-        return bool(self.pieces)
+    def is_sharded(self) -> bool:
+        """Whether the weights are divided among the processes."""
+        return bool(self.shards)
+
+    @property
+    def map(self) -> Callable[[Callable[[nn.Module, Sequence[T]], R], Sequence[T]], list[R]]:
+        """(work, microbatches) -> what `work` returns on every model of this process, see `ThreadReplicas.map`."""
+        return self.threads.map if self.threads else lambda work, microbatches: [work(self.model, microbatches)]
+
+    def on_own_cores(self) -> AbstractContextManager[None]:
+        """The context of an update, see `ThreadReplicas.on_own_cores`."""
+        return self.threads.on_own_cores() if self.threads else nullcontext()
 
 
 def blocks_of(model: Model) -> list[nn.Module]:
-    """The repeated pieces that compiling, recomputing and sharding take one by one."""
+    """The repeated blocks that compiling, recomputing and sharding take one by one."""
     if isinstance(model, ResNet):
         return [module for module in model.stages.modules() if isinstance(module, Unit)]
     return list(model.blocks)
 
 
-def spread(model: Model, scale: ScaleConfig, runtime: Runtime, lanes: int = 1) -> Replica:
+def parallelize(model: Model, scale: ScaleConfig, runtime: Runtime, threads: int = 1) -> Replica:
     """This process's share of `model`, as `scale` says.
 
     Args:
         model: on the runtime's device, the same in all processes; it may be changed in place.
         scale: what to apply.
         runtime: the processes.
-        lanes: shares of a batch that are learned from side by side, see `lanes_of`; 1 in a run of several processes.
+        threads: replicas in threads of this process, see `thread_replicas_of`; 1 in a run of several processes.
 
     Raises:
-        UserError: several processes for a recipe that forbids them, or fp8 where there is none.
+        UserError: several processes for a recipe that forbids them, or fp8 where it is not available.
     """
     assert not list(model.buffers()), "buffers are not in checkpoints"
     way = chosen_way(model, scale, runtime)
     if scale.precision == "fp8":
         _to_fp8(model, runtime)
-    # The whole copy stays on the host until it is evaluated: the device has room for pieces alone.
-    whole = copy.deepcopy(model).to("cpu") if way == "fsdp" and runtime.is_first else None
+    # The full copy stays on the host until it is evaluated: the device has room for shards only.
+    full = copy.deepcopy(model).to("cpu") if way == "fsdp" and runtime.is_first else None
     _recompute_and_compile(model, scale)
     if way == "fsdp":
-        pieces = _cut(model, runtime)
+        shards = _shard(model, runtime)
         with torch.no_grad():
             weights = {name: _local(value).requires_grad_() for name, value in model.named_parameters()}
-        return Replica(model, weights, pieces, whole)
-    called: nn.Module = model
-    if way == "ddp":
-        ids = [runtime.device.index] if runtime.device.type == "cuda" else None
-        called = DistributedDataParallel(model, device_ids=ids, gradient_as_bucket_view=True)
-        _settle(called, model, runtime)
-    assert lanes == 1 or way == "none"
-    return Replica(called, dict(model.named_parameters()), {}, model, Lanes(model, lanes) if lanes > 1 else None)
+        return Replica(model, weights, shards, full)
+    called = _with_ddp(model, runtime) if way == "ddp" else model
+    assert threads == 1 or way == "none"
+    weights = dict(model.named_parameters())
+    return Replica(called, weights, {}, model, ThreadReplicas(model, threads) if threads > 1 else None)
+
+
+def _with_ddp(model: Model, runtime: Runtime) -> nn.Module:
+    ids = [runtime.device.index] if runtime.device.type == "cuda" else None
+    ddp = DistributedDataParallel(model, device_ids=ids, gradient_as_bucket_view=True)
+    _settle(ddp, model, runtime)
+    return ddp
 
 
 def chosen_way(model: Model, scale: ScaleConfig, runtime: Runtime) -> str:
@@ -143,7 +159,7 @@ def _odd(linear: nn.Linear) -> bool:
     return bool(linear.in_features % 16 or linear.out_features % 16)
 
 
-def _cut(model: Model, runtime: Runtime) -> dict[str, Piece]:
+def _shard(model: Model, runtime: Runtime) -> dict[str, Shard]:
     from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 
@@ -155,12 +171,12 @@ def _cut(model: Model, runtime: Runtime) -> dict[str, Piece]:
     warnings.filterwarnings("ignore", "FSDP2-wrapped module .* returned a view tensor")
     for module in [*blocks_of(model), model]:
         fully_shard(module, mesh=mesh, mp_policy=policy)
-    return {name: _piece(count, runtime) for name, count in rows.items()}
+    return {name: _rows_of(count, runtime) for name, count in rows.items()}
 
 
-def _piece(rows: int, runtime: Runtime) -> Piece:
-    """Pieces are of ceil(rows / ranks) rows; the last ones may be smaller or empty."""
-    return Piece(min(rows, runtime.rank * -(-rows // runtime.ranks)), rows)
+def _rows_of(rows: int, runtime: Runtime) -> Shard:
+    """Shards have ceil(rows / ranks) rows; the last ones may be smaller or empty."""
+    return Shard(min(rows, runtime.rank * -(-rows // runtime.ranks)), rows)
 
 
 def _local(value: Any) -> Tensor:
@@ -181,18 +197,18 @@ def _settle(ddp: nn.Module, model: Model, runtime: Runtime) -> None:
     ddp.zero_grad(set_to_none=True)
 
 
-def without_exchange(replica: Replica, last: bool) -> AbstractContextManager[None]:
+def gradient_sync(replica: Replica, last: bool) -> AbstractContextManager[None]:
     """The context of one part of a batch: gradients travel after the last part only."""
     if isinstance(replica.model, DistributedDataParallel) and not last:
         return replica.model.no_sync()
-    if replica.is_cut:
+    if replica.is_sharded:
         replica.model.set_requires_gradient_sync(last)  # type: ignore[operator]
     return nullcontext()
 
 
 def collect_gradients(replica: Replica) -> list[Tensor]:
-    """Every weight has its gradient in `.grad` after this, pieces too; the list holds those there are."""
-    if replica.is_cut:
+    """Every weight has its gradient in `.grad` after this, shards too; the list holds those there are."""
+    if replica.is_sharded:
         for name, parameter in replica.model.named_parameters():
             replica.weights[name].grad = _local(parameter.grad) if parameter.grad is not None else None
             parameter.grad = None
@@ -200,53 +216,53 @@ def collect_gradients(replica: Replica) -> list[Tensor]:
 
 
 def global_norm(replica: Replica, gradients: list[Tensor], runtime: Runtime) -> Tensor:
-    """The 2-norm of all gradients together, wherever their pieces are."""
+    """The 2-norm of all gradients together, wherever their shards are."""
     norm = torch.nn.utils.get_total_norm(gradients, foreach=True)
-    return all_reduce_on_device(runtime, norm.square()).sqrt() if replica.is_cut else norm
+    return all_reduce_on_device(runtime, norm.square()).sqrt() if replica.is_sharded else norm
 
 
 @contextmanager
-def whole_model(replica: Replica, values: Mapping[str, Tensor], runtime: Runtime) -> Iterator[Model | None]:
+def full_model(replica: Replica, values: Mapping[str, Tensor], runtime: Runtime) -> Iterator[Model | None]:
     """Inside, the plain model with `values` as its weights, where there is one; all processes must take part.
 
     After, a model in training has its own weights again, bit for bit.
     """
-    if replica.is_cut:
+    if replica.is_sharded:
         _gather(replica, values, runtime)
-        yield replica.whole
+        yield replica.full
         return
     if values is replica.weights:
-        yield replica.whole
+        yield replica.full
         return
     own = {name: value.detach().clone() for name, value in replica.weights.items()}
     try:
         copy_into(values, replica.weights)
-        yield replica.whole
+        yield replica.full
     finally:
         copy_into(own, replica.weights)
 
 
-def give_whole(replica: Replica, values: Mapping[str, Tensor], runtime: Runtime) -> Model | None:
+def gather_into_model(replica: Replica, values: Mapping[str, Tensor], runtime: Runtime) -> Model | None:
     """The plain model has `values` as its weights from now on."""
-    if replica.is_cut:
+    if replica.is_sharded:
         _gather(replica, values, runtime)
     else:
         copy_into(values, replica.weights)
-    return replica.whole
+    return replica.full
 
 
 @torch.no_grad()
 def _gather(replica: Replica, values: Mapping[str, Tensor], runtime: Runtime) -> None:
-    targets = dict(replica.whole.named_parameters()) if replica.whole is not None else {}
-    for name, piece in replica.pieces.items():
+    targets = dict(replica.full.named_parameters()) if replica.full is not None else {}
+    for name, shard in replica.shards.items():
         value = values[name]
-        most = -(-piece.rows_of_whole // runtime.ranks)
+        most = -(-shard.rows_of_full // runtime.ranks)
         padded = value.new_zeros(most, *value.shape[1:])
         padded[: len(value)] = value
         parts = [torch.empty_like(padded) for _ in range(runtime.ranks)]
         dist.all_gather(parts, padded)
         if name in targets:
-            targets[name].copy_(torch.cat(parts)[: piece.rows_of_whole])
+            targets[name].copy_(torch.cat(parts)[: shard.rows_of_full])
 
 
 @torch.no_grad()

@@ -1,4 +1,4 @@
-"""What a person sees while a run goes on: a live bar on a terminal, plain lines elsewhere, on stderr."""
+"""Progress of a run on stderr: a live bar on a terminal, plain lines elsewhere."""
 
 import sys
 import time
@@ -13,20 +13,19 @@ SECONDS_BETWEEN_LINES = 10.0
 
 
 @dataclass(frozen=True)
-class Moment:
-    """The numbers worth seeing at a step: means since the last ones.
+class StepMetrics:
+    """The metrics shown and logged at a step: means over the steps since the last ones.
 
     Attributes:
         step: updates done.
-        loss, accuracy: of the training images, each before it was learned from.
+        loss, accuracy: of the training images, each as classified before its update.
         images_per_second: of all processes.
         learning_rate: of the step.
-        data_wait: share of the time in which training waited for images.
-        memory_bytes: taken by tensors on a GPU, by the process elsewhere.
+        data_wait: share of the time that training waited for images.
+        memory_bytes: peak memory of tensors on a GPU; memory of the process elsewhere.
         seconds_left: at this speed.
-        mfu: share of the devices' bfloat16 peak that the model's own arithmetic takes; none where no peak is known.
-        energy_joules: taken since the last such number by the run's GPUs, and by its machines' processors and memory
-            where those can be read; evaluations are left out, what other programs took is not. None where not told.
+        mfu: model FLOPs utilisation, a share of the devices' bfloat16 peak; None if no peak is known.
+        energy_joules: energy of the run's GPUs since the last such number, without evaluations; None if unknown.
     """
 
     step: int
@@ -41,10 +40,10 @@ class Moment:
     energy_joules: float | None = None
 
     def numbers(self) -> dict[str, float]:
-        """As they are logged; what is not known is left out."""
+        """As they are logged, without what is unknown."""
         return {name: value for name, value in asdict(self).items() if value is not None}
 
-    def words(self) -> str:
+    def text(self) -> str:
         """As they are shown."""
         mfu = "" if self.mfu is None else f"  mfu {self.mfu:.0%}"
         return (
@@ -54,10 +53,10 @@ class Moment:
 
 
 class Display:
-    """Shows moments; this one shows nothing."""
+    """Shows the progress of a run; this one shows nothing."""
 
-    def show(self, moment: Moment) -> None:
-        """Show the numbers of a step."""
+    def show(self, now: StepMetrics) -> None:
+        """Show the metrics of a step."""
 
     def say(self, text: str) -> None:
         """Show a line of text."""
@@ -68,8 +67,8 @@ class _Bar(Display):
         self.progress = progress
         self.task = task
 
-    def show(self, moment: Moment) -> None:
-        self.progress.update(self.task, completed=moment.step, numbers=moment.words())
+    def show(self, now: StepMetrics) -> None:
+        self.progress.update(self.task, completed=now.step, numbers=now.text())
 
     def say(self, text: str) -> None:
         self.progress.console.print(text, highlight=False, markup=False)
@@ -81,21 +80,19 @@ class _Lines(Display):
         self.total = total
         self.last = time.monotonic()
 
-    def show(self, moment: Moment) -> None:
-        now = time.monotonic()
-        if now - self.last < SECONDS_BETWEEN_LINES and moment.step < self.total:
+    def show(self, now: StepMetrics) -> None:
+        seconds = time.monotonic()
+        if seconds - self.last < SECONDS_BETWEEN_LINES and now.step < self.total:
             return
-        self.last = now
-        self.say(
-            f"{self.title}: step {moment.step}/{self.total}  {moment.words()}  {duration(moment.seconds_left)} left"
-        )
+        self.last = seconds
+        self.say(f"{self.title}: step {now.step}/{self.total}  {now.text()}  {duration(now.seconds_left)} left")
 
     def say(self, text: str) -> None:
         print(text, file=sys.stderr, flush=True)
 
 
 def duration(seconds: float) -> str:
-    """A time as a person says it, such as "40 s", "12 min" or "3.5 h"."""
+    """A duration in the unit that suits it, such as "40 s", "12 min" or "3.5 h"."""
     if seconds < 120:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
@@ -103,7 +100,7 @@ def duration(seconds: float) -> str:
 
 @contextmanager
 def display(title: str, total: int) -> Iterator[Display]:
-    """A live bar if stderr is a terminal, else a plain line every some seconds."""
+    """A live bar if stderr is a terminal, else a plain line every few seconds."""
     console = Console(stderr=True)
     if not console.is_terminal:
         yield _Lines(title, total)

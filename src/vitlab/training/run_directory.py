@@ -16,8 +16,7 @@ from typing import Any
 
 from vitlab import files
 from vitlab.errors import UserError
-from vitlab.recipes.scale import ELASTIC
-from vitlab.recipes.schema import Recipe, from_toml, to_toml
+from vitlab.recipes.schema import ELASTIC, Recipe, from_stored_toml, to_toml
 
 RECIPE = "recipe.toml"
 ENVIRONMENT = "environment.json"
@@ -47,18 +46,18 @@ class RunDirectory:
 
     def log(self, **numbers: float) -> None:
         """Append one line to metrics.jsonl."""
-        with told(self.path), (self.path / "metrics.jsonl").open("a", encoding="utf-8") as lines:
+        with one_line_write_errors(self.path), (self.path / "metrics.jsonl").open("a", encoding="utf-8") as lines:
             lines.write(json.dumps(numbers) + "\n")
 
     def forget_after(self, step: int) -> None:
         """Drop the lines of metrics.jsonl that a resume from `step` will write again, and a torn last one."""
         kept = [line for line in read_metrics(self.path) if line["step"] <= step]
-        with told(self.path):
+        with one_line_write_errors(self.path):
             files.write_text(self.path / "metrics.jsonl", "".join(json.dumps(line) + "\n" for line in kept))
 
 
 def read_metrics(run: Path) -> list[dict[str, Any]]:
-    """The whole lines of a run's metrics.jsonl."""
+    """The complete lines of a run's metrics.jsonl."""
     path = run / "metrics.jsonl"
     lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
     numbers = []
@@ -71,8 +70,8 @@ def read_metrics(run: Path) -> list[dict[str, Any]]:
 
 
 @contextmanager
-def told(path: Path) -> Iterator[None]:
-    """A disk that is full, or cannot be written to, is a mistake to be told in one line."""
+def one_line_write_errors(path: Path) -> Iterator[None]:
+    """A disk that is full or cannot be written to becomes a UserError of one line."""
     try:
         yield
     except OSError as error:
@@ -80,13 +79,13 @@ def told(path: Path) -> Iterator[None]:
         if error.errno == errno.ENOSPC:
             free = f" ({shutil.disk_usage(path).free / 1e6:,.0f} MB are free)"
         raise UserError(
-            f"cannot write to {path}: {error.strerror or error}{free}; make room, or choose another --out"
+            f"cannot write to {path}: {error.strerror or error}{free}; free some space, or choose another --out"
         ) from None
 
 
 @contextmanager
 def open_run(
-    path: Path, recipe: Recipe, *, data: str, environment: dict[str, Any], resume: bool
+    path: Path, recipe: Recipe, *, data: str, environment: dict[str, Any], resume: bool, model: str | None = None
 ) -> Iterator[RunDirectory]:
     """Make or reopen a run's directory, for this process alone.
 
@@ -97,23 +96,25 @@ def open_run(
         recipe: the resolved recipe; a resumed run must have the same, but for how it is carried out (`ELASTIC`).
         data: fingerprint of the training set; a resumed run must have the same.
         environment: what the result depends on beside the recipe.
-        resume: go on with what stands there; otherwise the directory must be new or empty.
+        resume: continue the run that is there; otherwise the directory must be new or empty.
+        model: digest of the model to start from, if the recipe does not make or load it.
     """
     if path.exists() and (not path.is_dir() or not _is_run_or_empty(path)):
         raise UserError(f"{path} is in the way: it is not a run directory; choose another --out")
+    started = {} if model is None else {"initial_model": model}
     lock = _take_lock(path)
     try:
         fresh = not (path / RECIPE).exists()
         _remove_debris(path)
         if not fresh and not resume:
-            raise UserError(f"{path} holds a run already: go on with it by --resume, or choose another --out")
+            raise UserError(f"{path} already holds a run: continue it with --resume, or choose another --out")
         with _removed_if_nothing_was_saved(path) if fresh else nullcontext():
             if fresh:
-                with told(path):
-                    files.write_json(path / ENVIRONMENT, {**environment, "data": data})
+                with one_line_write_errors(path):
+                    files.write_json(path / ENVIRONMENT, {**environment, "data": data, **started})
                     files.write_text(path / RECIPE, to_toml(recipe))
             else:
-                _check_same(path, recipe, data)
+                _check_same(path, recipe, data, model)
             yield RunDirectory(path)
     finally:
         os.close(lock)
@@ -162,20 +163,16 @@ def _removed_if_nothing_was_saved(path: Path) -> Iterator[None]:
         raise
 
 
-def _check_same(path: Path, recipe: Recipe, data: str) -> None:
-    stored = from_toml((path / RECIPE).read_text(encoding="utf-8"), str(path / RECIPE))
-    changed = _first_difference(_fixed(stored), _fixed(recipe), "")
+def _check_same(path: Path, recipe: Recipe, data: str, model: str | None) -> None:
+    stored = from_stored_toml((path / RECIPE).read_text(encoding="utf-8"), str(path / RECIPE))
+    changed = _first_difference(stored.model_dump(), recipe.model_dump(), "")
     if changed:
         raise UserError(f"cannot resume {path}: {changed}; use the same recipe, or another --out")
-    trained_on = json.loads((path / ENVIRONMENT).read_text(encoding="utf-8")).get("data")
-    if trained_on != data:
+    stored_environment = json.loads((path / ENVIRONMENT).read_text(encoding="utf-8"))
+    if stored_environment.get("initial_model") != model:
+        raise UserError(f"cannot resume {path}: it started from another model; give the same one, or another --out")
+    if stored_environment.get("data") != data:
         raise UserError(f"cannot resume {path}: the training images changed since it began; use another --out")
-
-
-def _fixed(recipe: Recipe) -> dict[str, Any]:
-    values = recipe.model_dump()
-    values["scale"] = {key: value for key, value in values["scale"].items() if key not in ELASTIC}
-    return values
 
 
 def _first_difference(stored: dict[str, Any], given: dict[str, Any], prefix: str) -> str:
@@ -185,6 +182,6 @@ def _first_difference(stored: dict[str, Any], given: dict[str, Any], prefix: str
             inner = _first_difference(before, now, f"{prefix}{key}.")
             if inner:
                 return inner
-        elif before != now:
+        elif before != now and f"{prefix}{key}" not in ELASTIC:
             return f"{prefix}{key} was {before!r} and is {now!r} now"
     return ""

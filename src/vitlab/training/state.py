@@ -7,9 +7,8 @@ import torch
 from torch import Tensor
 
 from vitlab.recipes.schema import Recipe
-from vitlab.training.averaging import PolyakAverage
-from vitlab.training.optimizers import build_optimizer
-from vitlab.training.parallel import Piece, Replica
+from vitlab.training.optimizers import PolyakAverage, build_optimizer
+from vitlab.training.parallel import Replica, Shard
 
 
 @dataclass
@@ -17,8 +16,8 @@ class Progress:
     """Numbers that a run carries along.
 
     Attributes:
-        evaluated: the last step after which the hooks were asked.
-        best, best_step: the highest score on held-out images, and when it was reached; 0 is never.
+        evaluated: the last step after which the hooks were called.
+        best, best_step: the highest score on held-out images, and when it was reached; 0 for never.
         stale: evaluations since then.
         skipped_images: images that could not be read and were left out.
         skipped_steps: steps of which no image was left.
@@ -46,17 +45,17 @@ class TrainingState:
     """This process's share of the state of a run.
 
     Attributes:
-        weights: live parameters, or pieces of them, by name.
+        weights: live parameters, or shards of them, by name.
         optimizer: of the weights.
-        average: of the weights; none where the recipe averages none.
-        pieces: which rows of the whole each weight is; none where weights are whole.
+        average: of the weights; None if the recipe averages none.
+        shards: which rows of the full tensor each weight has; empty if weights are complete.
         progress: the rest.
     """
 
     weights: dict[str, Tensor]
     optimizer: torch.optim.Optimizer
     average: PolyakAverage | None
-    pieces: dict[str, Piece] = field(default_factory=dict)
+    shards: dict[str, Shard] = field(default_factory=dict)
     progress: Progress = field(default_factory=Progress)
 
     def tensors(self) -> dict[str, dict[str, Tensor]]:
@@ -64,13 +63,13 @@ class TrainingState:
         kinds = {"model": self.weights, "optimizer": dict(self._moments())}
         return kinds if self.average is None else {**kinds, "average": self.average.means}
 
-    def piece(self, name: str, tensor: Tensor) -> Piece | None:
-        """Which rows of the whole a tensor of `tensors` holds; none where it is whole."""
-        # Adam's step counter is a scalar, the same in all processes; what has a weight's shape is cut like the weight.
-        return self.pieces.get(name.partition("|")[0]) if tensor.dim() else None
+    def shard(self, name: str, tensor: Tensor) -> Shard | None:
+        """Which rows of the full tensor a tensor of `tensors` holds; None if it is complete."""
+        # Adam's step counter is a scalar, the same in all processes; what has a weight's shape is sharded like it.
+        return self.shards.get(name.partition("|")[0]) if tensor.dim() else None
 
     def kept_weights(self) -> dict[str, Tensor]:
-        """What is evaluated and saved: the average, where there is one."""
+        """What is evaluated and saved: the average, if there is one."""
         averaged = self.average is not None and self.average.updates > 0
         return self.average.weights() if self.average is not None and averaged else self.weights
 
@@ -85,4 +84,4 @@ def start(replica: Replica, recipe: Recipe) -> TrainingState:
     """The state before the first step."""
     average = PolyakAverage(replica.weights, recipe.averaging) if recipe.averaging else None
     optimizer = build_optimizer(replica.weights.values(), recipe.optimizer)
-    return TrainingState(replica.weights, optimizer, average, replica.pieces)
+    return TrainingState(replica.weights, optimizer, average, replica.shards)

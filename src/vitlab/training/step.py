@@ -1,8 +1,11 @@
-"""One update of the weights, free of input and output."""
+"""One update of the weights, free of input and output.
+
+Shapes: B images, K classes.
+"""
 
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass
+from itertools import chain
 
 import torch
 from torch import Tensor, nn
@@ -12,24 +15,25 @@ from vitlab.runtime import Runtime, all_reduce_on_device
 from vitlab.training import objectives, parallel
 from vitlab.training.parallel import Replica
 
-Part = tuple[Tensor, Tensor]  # normalised images (B, 3, height, width), and targets (B,) or (B, K)
-Parts = Sequence[Callable[[], Part]]  # made one after the other, when their turn comes
+Microbatch = tuple[Tensor, Tensor]  # normalised images (B, 3, height, width), and targets (B,) or (B, K)
+Microbatches = Sequence[Callable[[], Microbatch]]  # each is made when its turn comes
+Totals = tuple[Tensor, Tensor, int]  # of a microbatch: summed loss, correct, rows
 
 
 @dataclass(frozen=True)
 class StepResult:
-    """What one update shows of this process's images, before the update.
+    """What one update shows of this process's images, as they were classified before it.
 
     Attributes:
         loss: summed over the images.
-        hits: how many were named rightly.
+        correct: how many were classified correctly.
         rows: how many images there were.
-        gradient_norm: of the whole gradient, before clipping.
-        finite: whether loss and gradients of all processes are numbers; where not, no weight has moved.
+        gradient_norm: of the complete gradient, before clipping.
+        finite: whether the loss and the gradients of all processes are finite; if not, no weight has moved.
     """
 
     loss: Tensor
-    hits: Tensor
+    correct: Tensor
     rows: int
     gradient_norm: Tensor
     finite: Tensor
@@ -38,62 +42,60 @@ class StepResult:
 def update(
     replica: Replica,
     optimizer: torch.optim.Optimizer,
-    parts: Parts,
+    microbatches: Microbatches,
     rows_of_all: int,
     *,
     objective: ObjectiveConfig,
     clip_norm: float,
     runtime: Runtime,
 ) -> StepResult:
-    """Forward and backward of every part, clip by global norm, step.
+    """Forward and backward pass of every microbatch, clipping by the global norm, one step of the optimizer.
 
     Args:
         replica: the model; its weights move.
         optimizer: of the replica's weights.
-        parts: this process's images in pieces, one lane's after another's; an empty part takes part in exchanges.
-        rows_of_all: images of all processes together: each counts the same, wherever it is.
+        microbatches: this process's images; an empty microbatch still takes part in collectives.
+        rows_of_all: images of all processes together; each has the same weight, wherever it is.
         objective: what is minimised.
         clip_norm: largest norm of the gradient; 0 does not clip.
         runtime: the processes, and the precision.
     """
-    with replica.lanes.on_own_cores() if replica.lanes else nullcontext():
-        optimizer.zero_grad(set_to_none=True)
-        loss, hits, rows = _backward(replica, parts, rows_of_all, objective, runtime)
-        gradients = parallel.collect_gradients(replica)
-        norm = parallel.global_norm(replica, gradients, runtime)
-        if clip_norm:
-            torch.nn.utils.clip_grads_with_norm_(replica.weights.values(), clip_norm, norm, foreach=True)
-        wrong = ~(torch.isfinite(loss) & torch.isfinite(norm))
-        finite = all_reduce_on_device(runtime, wrong.float()) == 0
-        _move(optimizer, finite)
-    return StepResult(loss, hits, rows, norm, finite)
+    forward_backward = _forward_backward(replica, rows_of_all, objective, runtime)
+    optimizer.zero_grad(set_to_none=True)
+    losses, correct, rows = zip(*chain(*replica.map(forward_backward, microbatches)), strict=True)
+    loss = torch.stack(losses).sum()
+    norm = parallel.global_norm(replica, parallel.collect_gradients(replica), runtime)
+    if clip_norm:
+        torch.nn.utils.clip_grads_with_norm_(replica.weights.values(), clip_norm, norm, foreach=True)
+    not_finite = ~(torch.isfinite(loss) & torch.isfinite(norm))
+    finite = all_reduce_on_device(runtime, not_finite.float()) == 0
+    _step(optimizer, finite)
+    return StepResult(loss, torch.stack(correct).sum(), sum(rows), norm, finite)
 
 
-def _backward(
-    replica: Replica, parts: Parts, rows_of_all: int, objective: ObjectiveConfig, runtime: Runtime
-) -> tuple[Tensor, Tensor, int]:
-    """Loss and hits, summed over this process's images, and how many those are; gradients are left behind."""
+def _forward_backward(
+    replica: Replica, rows_of_all: int, objective: ObjectiveConfig, runtime: Runtime
+) -> Callable[[nn.Module, Microbatches], list[Totals]]:
+    """What one model does with its microbatches; it leaves gradients behind."""
 
-    def of_some(model: nn.Module, parts: Parts) -> list[tuple[Tensor, Tensor, int]]:
-        seen = []
-        for number, part in enumerate(parts, start=1):
-            images_BCHW, targets = part()
-            with parallel.without_exchange(replica, last=number == len(parts)):
+    def forward_backward(model: nn.Module, microbatches: Microbatches) -> list[Totals]:
+        totals = []
+        for number, microbatch in enumerate(microbatches, start=1):
+            images_BCHW, targets = microbatch()
+            with parallel.gradient_sync(replica, last=number == len(microbatches)):
                 with runtime.autocast():
                     logits_BK = model(images_BCHW)
                 loss = objectives.total(logits_BK, targets, objective)
                 # Gradients of the processes are averaged, hence the factor: each image weighs 1 / rows_of_all.
                 (loss * (runtime.ranks / rows_of_all)).backward()  # type: ignore[no-untyped-call]
-            seen.append((loss.detach(), objectives.hits(logits_BK.detach(), targets), len(images_BCHW)))
-        return seen
+            totals.append((loss.detach(), objectives.correct(logits_BK.detach(), targets), len(images_BCHW)))
+        return totals
 
-    by_lane = replica.lanes.run(of_some, parts) if replica.lanes else [of_some(replica.model, parts)]
-    losses, hits, rows = zip(*(part for lane in by_lane for part in lane), strict=True)
-    return torch.stack(losses).sum(), torch.stack(hits).sum(), sum(rows)
+    return forward_backward
 
 
-def _move(optimizer: torch.optim.Optimizer, finite: Tensor) -> None:
-    """Step where all is finite. On CUDA the device itself decides, so that the host need not wait to know."""
+def _step(optimizer: torch.optim.Optimizer, finite: Tensor) -> None:
+    """Step if everything is finite. On CUDA the device itself decides, so that the host need not wait to know."""
     if finite.is_cuda:
         optimizer.found_inf = (~finite).float()  # type: ignore[attr-defined]
         optimizer.grad_scale = None  # type: ignore[attr-defined]

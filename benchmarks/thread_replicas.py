@@ -23,7 +23,7 @@ from vitlab.cli.main import SPINS
 from vitlab.models.build import create_model
 from vitlab.recipes import library
 from vitlab.runtime import choose, environment
-from vitlab.training.parallel import spread
+from vitlab.training.parallel import parallelize
 from vitlab.training.state import start
 from vitlab.training.step import update
 
@@ -35,9 +35,9 @@ WARM_UP, STEPS = 20, 150
 
 def milliseconds(lanes: int) -> float:
     """The median step of this process."""
-    recipe, runtime = library.find("fashion-mnist"), choose("cpu")
+    recipe, runtime = library.load_recipe("fashion-mnist"), choose("cpu")
     model = create_model(recipe.model.name, num_classes=10, image_size=recipe.model.image_size, **recipe.model.options)
-    replica = spread(model, recipe.scale, runtime, lanes)
+    replica = parallelize(model, recipe.scale, runtime, lanes)
     optimizer = start(replica, recipe).optimizer
     replica.model.train()
     images_BCHW = torch.randn(recipe.batch_size, 3, 28, 28)

@@ -1,4 +1,4 @@
-"""Where a run's numbers go beside metrics.jsonl: TensorBoard's event files, or Weights & Biases."""
+"""Loggers of a run's metrics beside metrics.jsonl: TensorBoard's event files, or Weights & Biases."""
 
 import importlib
 from collections.abc import Callable, Iterator, Mapping
@@ -9,24 +9,24 @@ from typing import Any
 from vitlab.errors import UserError
 from vitlab.recipes.schema import Recipe, to_toml
 
-Sink = Callable[[int, Mapping[str, float]], None]  # (step, numbers by name)
+Logger = Callable[[int, Mapping[str, float]], None]  # (step, numbers by name)
 
 
 @contextmanager
-def opened(recipe: Recipe, run: Path, first: int, *, wanted: bool = True) -> Iterator[Sink]:
-    """What takes numbers as `recipe.log` says, until the end of the block.
+def opened(recipe: Recipe, run: Path, first: int, *, wanted: bool = True) -> Iterator[Logger]:
+    """The logger that `recipe.log` names, until the end of the block.
 
     Args:
-        recipe: says where to, and is shown there.
+        recipe: names the logger, and is shown there.
         run: the run's directory; event files go to its folder `tensorboard`.
-        first: the step that the run goes on from; what was shown after it is dropped.
-        wanted: whether this process is the one that tells.
+        first: the step that the run continues from; what was logged after it is dropped.
+        wanted: whether this process is the one that logs.
 
     Raises:
         UserError: the library is not installed.
     """
     if recipe.log == "none" or not wanted:
-        yield _nowhere
+        yield to_nowhere
         return
     write, close = (_tensorboard if recipe.log == "tensorboard" else _wandb)(recipe, run, first)
     try:
@@ -35,11 +35,11 @@ def opened(recipe: Recipe, run: Path, first: int, *, wanted: bool = True) -> Ite
         close()
 
 
-def _nowhere(step: int, numbers: Mapping[str, float]) -> None:
-    pass
+def to_nowhere(step: int, numbers: Mapping[str, float]) -> None:
+    """The logger that drops everything."""
 
 
-def _tensorboard(recipe: Recipe, run: Path, first: int) -> tuple[Sink, Callable[[], None]]:
+def _tensorboard(recipe: Recipe, run: Path, first: int) -> tuple[Logger, Callable[[], None]]:
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError:
@@ -55,7 +55,7 @@ def _tensorboard(recipe: Recipe, run: Path, first: int) -> tuple[Sink, Callable[
     return write, writer.close
 
 
-def _wandb(recipe: Recipe, run: Path, first: int) -> tuple[Sink, Callable[[], None]]:
+def _wandb(recipe: Recipe, run: Path, first: int) -> tuple[Logger, Callable[[], None]]:
     try:
         wandb: Any = importlib.import_module("wandb")
     except ImportError:

@@ -17,21 +17,26 @@ from vitlab import files, weights
 from vitlab.data.sources import Source, Split
 from vitlab.datasets.catalog import open_source
 from vitlab.errors import UserError
-from vitlab.evaluation import accuracy
-from vitlab.evaluation.features import Features, features_of, model_digest
+from vitlab.evaluation.features import Features, features_of
 from vitlab.evaluation.fewshot import PENALTIES
 from vitlab.evaluation.least_squares import factorise
-from vitlab.evaluation.vtab_folder import RESULT, Settings, TaskResult, Trial
-from vitlab.models.build import Model
-from vitlab.recipes import library, vtab
+from vitlab.experiments.vtab_folder import RESULT, Settings, TaskResult, Trial
+from vitlab.models.build import Model, model_digest
+from vitlab.recipes import vtab
 from vitlab.recipes.configs import Size
+from vitlab.recipes.library import load_recipe
 from vitlab.recipes.schema import Recipe, with_changes
 from vitlab.recipes.vtab import VtabTask
-from vitlab.runtime import Runtime, environment
-from vitlab.training.initial_model import initial_model
-from vitlab.training.loop import train
-from vitlab.training.progress import display
-from vitlab.training.run_directory import open_run
+from vitlab.runner import ACCURACY, Run, Splits, run
+from vitlab.runtime import Runtime
+
+FIXED = {
+    "init_from": "the weights are MODEL; leave it out",
+    "optimizer.learning_rate": "give learning rates with --learning-rates",
+    "data.source": "each task has its own images; give their folder with --data",
+    "epochs": "VTAB counts updates; give --steps",
+}
+USED_BY_LINEAR = ("model.image_size",)
 
 
 def source_of(task: VtabTask, data: Path | None) -> str:
@@ -83,11 +88,10 @@ def check_data(task: VtabTask, source: str, settings: Settings, done: TaskResult
     Raises:
         UserError: the images are not there, or not those that it was trained and tested on.
     """
-    if not settings.linear:
-        source = _recipe(task, source, settings, settings.rates[0]).data.source
+    bad_images = _recipe(task, source, settings, settings.rates[0]).data.bad_images
     noted: dict[Split, str] = {"train": done.train, "test": done.test}
     for part, fingerprint in noted.items():
-        if open_source(source, part).fingerprint != fingerprint:
+        if open_source(source, part, bad=bad_images).fingerprint != fingerprint:
             raise UserError(
                 f"{source}: its {part} images are not those that the finished task was done with; "
                 "give the same --data, or another --out"
@@ -140,43 +144,50 @@ def _tuned(task: VtabTask, source: str, settings: Settings, folder: Path, runtim
     if len(settings.rates) > 1:
         for rate in settings.rates:
             recipe = _recipe(task, source, settings, rate)
-            right, images, _, _ = _trained(recipe, folder / f"tune-{rate:g}", ("dev-train", "dev"), runtime)
-            trials.append(Trial(rate, right / images))
+            done, _ = _trained(recipe, folder / f"tune-{rate:g}", ("dev-train", "dev"), runtime)
+            trials.append(Trial(rate, done.results[ACCURACY].numbers["top1"]))
             steps += recipe.steps or 0
     chosen = max(trials, key=lambda trial: trial.validation).value if trials else settings.rates[0]
     recipe = _recipe(task, source, settings, chosen)
-    right, images, train_source, test_source = _trained(recipe, folder / "final", ("train", "test"), runtime)
+    done, (train, test) = _trained(recipe, folder / "final", ("train", "test"), runtime)
+    numbers = done.results[ACCURACY].numbers
     return TaskResult(
-        task.name, right, images, chosen, tuple(trials), steps, recipe.steps or 0,
-        train_source.fingerprint, test_source.fingerprint,
+        task.name, numbers["correct"], numbers["images"], chosen, tuple(trials), steps,
+        recipe.steps or 0, train.fingerprint, test.fingerprint,
     )  # fmt: skip
 
 
 def _recipe(task: VtabTask, source: str, settings: Settings, rate: float) -> Recipe:
-    recipe = library.find(f"vtab/{task.name}")
+    recipe = load_recipe(f"vtab/{task.name}")
     data = recipe.data.model_copy(update={"source": source})
     recipe = recipe.model_copy(update={"init_from": settings.model, "data": data})
     return with_changes(recipe, [f"optimizer.learning_rate={rate!r}", *settings.assignments])
 
 
+def check_assignments(settings: Settings) -> None:
+    """Refuse changes of a recipe that would have no effect, or would make another experiment of it.
+
+    Raises:
+        UserError: such a change.
+    """
+    for assignment in settings.assignments:
+        key = assignment.partition("=")[0].strip()
+        if key in FIXED:
+            raise UserError(f"--set {key}: {FIXED[key]}")
+        if settings.linear and key not in USED_BY_LINEAR:
+            raise UserError(
+                f"{key} has no effect with --linear, which trains nothing; it takes {', '.join(USED_BY_LINEAR)}"
+            )
+
+
 def _trained(
-    recipe: Recipe, folder: Path, parts: tuple[Split, Split], runtime: Runtime
-) -> tuple[int, int, Source, Source]:
-    """Train on the first part and test on the second: how many are right, of how many, and both parts."""
-    train_source, test_source = (open_source(recipe.data.source, part) for part in parts)
-    model = initial_model(recipe, train_source.classes)
-    opened = open_run(
-        folder,
-        recipe,
-        data=train_source.fingerprint,
-        environment=environment(runtime),
-        resume=(folder / "recipe.toml").exists(),
-    )
+    recipe: Recipe, folder: Path, splits: tuple[Split, Split], runtime: Runtime
+) -> tuple[Run, tuple[Source, Source]]:
+    """Train on the first split and test on the second; a run that is there already is continued."""
+    train, test = (open_source(recipe.data.source, split, bad=recipe.data.bad_images) for split in splits)
     title = f"{recipe.name} {folder.name}"
-    with opened as directory, display(title, recipe.total_steps(len(train_source))) as shown:
-        trained = train(recipe, model, model.preprocessing, train_source, directory, runtime=runtime, display=shown)
-    measured = accuracy.measure(trained, test_source, trained.preprocessing, runtime)
-    return measured.right(), measured.images, train_source, test_source
+    done = run(recipe, folder, data=Splits(train, test), device=str(runtime.device), resume=True, title=title)
+    return done, (train, test)
 
 
 def _linear(task: VtabTask, source: str, settings: Settings, runtime: Runtime) -> TaskResult:
@@ -191,11 +202,11 @@ def _linear(task: VtabTask, source: str, settings: Settings, runtime: Runtime) -
     found = factorise(*seen["dev-train"], task.classes).sweep(*seen["dev"], PENALTIES)
     chosen = PENALTIES[int(np.argmax(found))]
     predicted_N = factorise(*seen["train"], task.classes).at(chosen).predict(seen["test"][0])
-    right = int((predicted_N == seen["test"][1]).sum())
+    correct = int((predicted_N == seen["test"][1]).sum())
     trials = tuple(Trial(value, validation) for value, validation in zip(PENALTIES, found, strict=True))
     return TaskResult(
         task.name,
-        right,
+        correct,
         len(predicted_N),
         chosen,
         trials,

@@ -10,9 +10,9 @@ import pytest
 from vitlab.errors import UserError
 from vitlab.recipes import library
 from vitlab.recipes.schema import with_changes
-from vitlab.training import sinks
+from vitlab.training import loggers
 
-RECIPE = library.find("demo-upstream")
+RECIPE = library.load_recipe("demo-upstream")
 NUMBERS = {"loss": 2.5, "test_top1": 0.25}
 
 
@@ -21,9 +21,9 @@ def _recipe(log: str):
 
 
 def test_nothing_is_written_unless_asked_for(tmp_path):
-    with sinks.opened(_recipe("none"), tmp_path, 0) as sink:
+    with loggers.opened(_recipe("none"), tmp_path, 0) as sink:
         sink(1, NUMBERS)
-    with sinks.opened(_recipe("tensorboard"), tmp_path, 0, wanted=False) as sink:
+    with loggers.opened(_recipe("tensorboard"), tmp_path, 0, wanted=False) as sink:
         sink(1, NUMBERS)
     assert list(tmp_path.iterdir()) == []
 
@@ -39,7 +39,7 @@ def test_a_missing_library_is_one_line(tmp_path, monkeypatch, log, advice):
 
     monkeypatch.setattr(builtins, "__import__", without)
     monkeypatch.setitem(sys.modules, "wandb", None)
-    with pytest.raises(UserError, match=advice), sinks.opened(_recipe(log), tmp_path, 0):
+    with pytest.raises(UserError, match=advice), loggers.opened(_recipe(log), tmp_path, 0):
         pass
 
 
@@ -50,10 +50,10 @@ def test_tensorboard_reads_what_was_written(tmp_path):
         warnings.simplefilter("ignore")  # of protobuf's and TensorBoard's own making
         from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-        with sinks.opened(_recipe("tensorboard"), tmp_path, 0) as sink:
+        with loggers.opened(_recipe("tensorboard"), tmp_path, 0) as sink:
             for step in (1, 2, 3):
                 sink(step, {"loss": 10.0 + step})
-        with sinks.opened(_recipe("tensorboard"), tmp_path, 2) as sink:
+        with loggers.opened(_recipe("tensorboard"), tmp_path, 2) as sink:
             sink(3, {"loss": 20.0, "test_top1": 0.25})
         events = EventAccumulator(str(tmp_path / "tensorboard")).Reload()
     assert [(event.step, event.value) for event in events.Scalars("loss")] == [(1, 11), (2, 12), (3, 20)]
@@ -69,6 +69,6 @@ def test_weights_and_biases_gets_the_same(tmp_path, monkeypatch):
     monkeypatch.setitem(
         sys.modules, "wandb", types.SimpleNamespace(init=lambda **given: seen.append(given["resume"]) or about)
     )
-    with sinks.opened(_recipe("wandb"), tmp_path, 0) as sink:
+    with loggers.opened(_recipe("wandb"), tmp_path, 0) as sink:
         sink(4, NUMBERS)
     assert seen == ["allow", (4, NUMBERS), "finished"]

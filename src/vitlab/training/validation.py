@@ -1,20 +1,20 @@
-"""Evaluation while training goes on, and what follows from it."""
+"""Validation during training: the best weights so far, and when to stop early."""
 
 from collections.abc import Callable, Sequence
 
 from vitlab.models.build import Model
-from vitlab.recipes.scale import ScaleConfig
+from vitlab.recipes.schema import EarlyStoppingConfig
 from vitlab.runtime import Runtime, all_reduce_sum, raise_on_all
 from vitlab.training import parallel
-from vitlab.training.interruption import BrokenOff, StopRequest
 from vitlab.training.parallel import Replica
+from vitlab.training.signals import Cancelled, StopRequest
 from vitlab.training.state import Progress, TrainingState
 
 Hook = Callable[[int, Model], dict[str, float]]
 SCORE = "validation_top1"  # of the numbers that hooks return, the one that says which weights are best
 
 
-def judge(
+def validate(
     hooks: Sequence[Hook],
     step: int,
     replica: Replica,
@@ -22,24 +22,24 @@ def judge(
     request: StopRequest,
     runtime: Runtime,
 ) -> dict[str, float]:
-    """Ask the hooks about the weights that are kept, in the first process; returns what they say there.
+    """Call the hooks with the weights that are kept, in the first process; returns their numbers there.
 
-    A signal breaks it off; `state.progress` then says that it is still to be done.
+    A signal cancels it; `state.progress` then says that it is still to be done.
 
     Raises:
         UserError: from a hook, in all processes.
     """
     numbers: dict[str, float] = {}
     done = False
-    with parallel.whole_model(replica, state.kept_weights(), runtime) as model, raise_on_all(runtime):
+    with parallel.full_model(replica, state.kept_weights(), runtime) as model, raise_on_all(runtime):
         if runtime.is_first:
             assert model is not None
             try:
-                with request.breaking_off():
+                with request.cancelling():
                     for hook in hooks:
                         numbers |= hook(step, model)
                 done = True
-            except BrokenOff:
+            except Cancelled:
                 pass
     replica.model.train()
     is_done, has_score, score = all_reduce_sum(runtime, (done, SCORE in numbers, numbers.get(SCORE, 0.0)))
@@ -58,6 +58,6 @@ def _note_score(progress: Progress, step: int, score: float) -> None:
         progress.stale += 1
 
 
-def is_over(progress: Progress, scale: ScaleConfig) -> bool:
-    """Whether the score has not risen for so long that training ends early."""
-    return 0 < scale.patience <= progress.stale
+def is_over(progress: Progress, early_stopping: EarlyStoppingConfig) -> bool:
+    """Whether the score has not improved for so many evaluations that training ends early."""
+    return 0 < early_stopping.patience <= progress.stale

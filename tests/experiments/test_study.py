@@ -6,9 +6,9 @@ import statistics
 import pytest
 
 from vitlab import files
-from vitlab.cli import study as verb
 from vitlab.cli.main import main
 from vitlab.datasets.catalog import open_source
+from vitlab.experiments import study as grid
 from vitlab.training.run_directory import read_metrics
 
 TINY = [
@@ -45,7 +45,7 @@ def test_rates_are_tried_on_held_out_images_and_the_best_one_counts(tmp_path, ca
         stored = json.loads((folder / f"seed-{seed}" / "results" / "accuracy.json").read_text())
         assert numbers["test_top1"][str(seed)] == stored["numbers"]["top1"]
         text = (folder / f"seed-{seed}" / "recipe.toml").read_text()
-        assert "validation = 0.0" in text
+        assert "[validation]\nshare = 0.0\n" in text
         assert f"seed = {seed}\n" in text
     shares = [100 * share for share in numbers["test_top1"].values()]
     assert table["rows"][0][2] == f"{statistics.mean(shares):.2f} ± {statistics.stdev(shares):.2f} %"
@@ -54,7 +54,7 @@ def test_rates_are_tried_on_held_out_images_and_the_best_one_counts(tmp_path, ca
     def never(*arguments, **options):
         raise AssertionError("a finished run was started again")
 
-    monkeypatch.setattr(verb, "run", never)
+    monkeypatch.setattr(grid, "run", never)
     assert _study(capsys, *words) == table
 
 
@@ -66,14 +66,14 @@ def test_the_rate_with_the_best_weights_is_taken(tmp_path, capsys, monkeypatch):
     def pretended(recipe, out, **options):
         (out / "results").mkdir(parents=True)
         rate = recipe.optimizer.learning_rate
-        if recipe.scale.validation:
+        if recipe.validation.share:
             lines = [json.dumps({"step": step, "validation_top1": top1}) for step, top1 in enumerate(scores[rate])]
             (out / "metrics.jsonl").write_text("\n".join(lines) + "\n")
         else:
             counted.append((rate, recipe.seed))
         files.write_json(out / "results" / "accuracy.json", {"numbers": {"top1": 0.7}})
 
-    monkeypatch.setattr(verb, "run", pretended)
+    monkeypatch.setattr(grid, "run", pretended)
     words = ["demo-upstream", "--seeds", "3,4", "--rates", "0.1,0.01,0.001", "--out", str(tmp_path)]
     numbers = _study(capsys, *words)["numbers"]["best rate"]
     assert numbers["development_top1"] == {"0.1": 0.3, "0.01": 0.6, "0.001": 0.55}
@@ -83,7 +83,7 @@ def test_the_rate_with_the_best_weights_is_taken(tmp_path, capsys, monkeypatch):
 
 def test_a_study_that_was_stopped_goes_on(tmp_path, capsys, monkeypatch):
     words = ["demo-upstream", "--steps", "2", "--seeds", "0,1", "--rates", "1e-3", "--out", str(tmp_path), *TINY]
-    real, calls = verb.run, []
+    real, calls = grid.run, []
 
     def stopping(recipe, out, **options):
         calls.append(out.name)
@@ -91,7 +91,7 @@ def test_a_study_that_was_stopped_goes_on(tmp_path, capsys, monkeypatch):
             raise KeyboardInterrupt
         return real(recipe, out, **options)
 
-    monkeypatch.setattr(verb, "run", stopping)
+    monkeypatch.setattr(grid, "run", stopping)
     assert main(["study", *words]) == 130
     _study(capsys, *words)
     assert calls == ["rate-0.001", "seed-0", "seed-1", "seed-1"]
@@ -124,12 +124,12 @@ def test_a_recipe_is_a_study_and_a_share_of_the_images_is_enough(tmp_path, capsy
 
 def test_averages_are_over_rows_and_deviations_over_seeds():
     def outcome(name, top1):
-        row = verb.Row(name, verb.Sweep(verb.library.find("finetune")))
-        return verb.Outcome(row, (), 0.01, top1)
+        row = grid.Row(name, grid.Sweep(grid.load_recipe("finetune")))
+        return grid.Outcome(row, (), 0.01, top1)
 
-    study = verb.Study("s", "about", (), averaged=True)
-    table = verb.table(study, [outcome("a", {0: 0.5, 1: 0.7}), outcome("b", {0: 0.1, 1: 0.5})])
-    assert table.rows[-1] == ["mean", "", "45.00 ± 21.21 %"]
+    study = grid.Study("s", "about", (), averaged=True)
+    table = grid.table(study, [outcome("a", {0: 0.5, 1: 0.7}), outcome("b", {0: 0.1, 1: 0.5})])
+    assert table.rows[-1] == ("mean", "", "45.00 ± 21.21 %")
 
 
 def test_studies_are_listed(capsys):

@@ -1,4 +1,4 @@
-"""Lanes: several shares of a batch at once are the whole batch, and the same every time."""
+"""ThreadReplicas: several shares of a batch at once are the whole batch, and the same every time."""
 
 import shutil
 import threading
@@ -14,12 +14,12 @@ from vitlab.models.build import Model
 from vitlab.recipes import library
 from vitlab.recipes.schema import Recipe, with_changes
 from vitlab.runtime import Runtime, choose, seeded
-from vitlab.training.lanes import Lanes, lanes_of
-from vitlab.training.loop import train
-from vitlab.training.meter import Meter
-from vitlab.training.parallel import copy_into, spread
+from vitlab.training.metrics import MetricsTracker
+from vitlab.training.parallel import copy_into, parallelize
 from vitlab.training.progress import Display
 from vitlab.training.run_directory import open_run, read_metrics
+from vitlab.training.thread_replicas import ThreadReplicas, thread_replicas_of
+from vitlab.training.trainer import Trainer
 
 TINY = dict(patch=7, hidden=16, layers=2, mlp=16, heads=2)
 CPU = choose("cpu")
@@ -34,7 +34,9 @@ def two_threads():
 
 
 def _recipe(**changes: object) -> Recipe:
-    base = with_changes(library.find("demo-upstream"), ["batch_size=36", "averaging=0", "log_every=1", "steps=6"])
+    base = with_changes(
+        library.load_recipe("demo-upstream"), ["batch_size=36", "averaging=0", "log_every=1", "steps=6"]
+    )
     return with_changes(base, [f"{key.replace('__', '.')}={value}" for key, value in changes.items()])
 
 
@@ -46,19 +48,21 @@ def _model(**changes: float) -> Model:
 def _train(path, recipe: Recipe, data: str = "digits") -> Model:
     source, model = open_source(data, "train"), _model()
     with open_run(path, recipe, data=source.fingerprint, environment={}, resume=True) as run:
-        return train(recipe, model, model.preprocessing, source, run, runtime=CPU, display=Display())
+        return Trainer(recipe, model, source, run, runtime=CPU, display=Display()).fit()
 
 
 def _equal(one: Model, other: Model) -> bool:
     return all(torch.equal(value, other.state_dict()[name]) for name, value in one.state_dict().items())
 
 
-@pytest.mark.parametrize("lanes", [2, 3, 4])
-@pytest.mark.parametrize("parts", [1, 2])
-def test_lanes_learn_what_one_learns(tmp_path, lanes, parts):
+@pytest.mark.parametrize("count", [2, 3, 4])
+@pytest.mark.parametrize("microbatches", [1, 2])
+def test_thread_replicas_learn_what_one_learns(tmp_path, count, microbatches):
     options = dict(optimizer__kind="sgd", optimizer__learning_rate=0.05)
-    one = _train(tmp_path / "one", _recipe(**options, scale__lanes=1))
-    several = _train(tmp_path / "several", _recipe(**options, scale__lanes=lanes, scale__accumulation=parts))
+    one = _train(tmp_path / "one", _recipe(**options, scale__thread_replicas=1))
+    several = _train(
+        tmp_path / "several", _recipe(**options, scale__thread_replicas=count, scale__accumulation=microbatches)
+    )
     for name, value in one.state_dict().items():
         torch.testing.assert_close(several.state_dict()[name], value, atol=1e-6, rtol=0)
     lines = zip(read_metrics(tmp_path / "one"), read_metrics(tmp_path / "several"), strict=True)
@@ -67,8 +71,8 @@ def test_lanes_learn_what_one_learns(tmp_path, lanes, parts):
         assert found["accuracy"] == expected["accuracy"]
 
 
-def test_lanes_give_the_same_bits_every_time_also_when_resumed(tmp_path):
-    recipe = _recipe(scale__lanes=3, scale__keep=3, checkpoint_every=2)
+def test_thread_replicas_give_the_same_bits_every_time_also_when_resumed(tmp_path):
+    recipe = _recipe(scale__thread_replicas=3, checkpoint__keep=3, checkpoint_every=2)
     whole = _train(tmp_path / "whole", recipe)
     assert _equal(whole, _train(tmp_path / "again", recipe))
     later = sorted((tmp_path / "again" / "checkpoints").iterdir())[1:]
@@ -79,9 +83,9 @@ def test_lanes_give_the_same_bits_every_time_also_when_resumed(tmp_path):
 
 
 def test_twins_have_the_models_weights_and_gradients_of_their_own():
-    replica = spread(_model(), _recipe().scale, CPU, lanes=3)
-    assert replica.lanes is not None
-    model, *twins = replica.lanes.models
+    replica = parallelize(_model(), _recipe().scale, CPU, threads=3)
+    assert replica.threads is not None
+    model, *twins = replica.threads.models
     assert len(twins) == 2
     assert model is replica.model
     copy_into({name: torch.randn_like(weight) for name, weight in replica.weights.items()}, replica.weights)
@@ -94,7 +98,7 @@ def test_twins_have_the_models_weights_and_gradients_of_their_own():
 
 
 def test_a_mistake_in_a_lane_is_told_when_all_are_done():
-    lanes = Lanes(_model(), 2)
+    replicas = ThreadReplicas(_model(), 2)
     ended = threading.Event()
 
     def work(model, parts):
@@ -105,54 +109,56 @@ def test_a_mistake_in_a_lane_is_told_when_all_are_done():
     for order in (["good", "bad"], ["bad", "good"]):
         ended.clear()
         with pytest.raises(ValueError, match="bad part"):
-            lanes.run(work, order)
+            replicas.map(work, order)
         assert ended.is_set()
 
 
 @pytest.mark.usefixtures("two_threads")
 def test_a_lane_has_its_share_of_the_cores():
-    lanes = Lanes(_model(), 2)
-    with lanes.on_own_cores():
+    replicas = ThreadReplicas(_model(), 2)
+    with replicas.on_own_cores():
         assert torch.get_num_threads() == 1
-        assert lanes.run(lambda model, parts: torch.get_num_threads(), ["a", "b"]) == [1, 1]
+        assert replicas.map(lambda model, parts: torch.get_num_threads(), ["a", "b"]) == [1, 1]
     assert torch.get_num_threads() == 2
-    with pytest.raises(ValueError, match="a mistake"), lanes.on_own_cores():
+    with pytest.raises(ValueError, match="a mistake"), replicas.on_own_cores():
         raise ValueError("a mistake")
     assert torch.get_num_threads() == 2
 
 
-def test_lanes_work_at_once_each_on_its_parts_in_their_order():
-    lanes = Lanes(_model(), 3)
+def test_thread_replicas_work_at_once_each_on_its_parts_in_their_order():
+    replicas = ThreadReplicas(_model(), 3)
     all_at_work = threading.Barrier(3, timeout=30)
 
     def work(model, parts):
         all_at_work.wait()
         return parts
 
-    assert lanes.run(work, [0, 1, 2, 3, 4, 5]) == [[0, 1], [2, 3], [4, 5]]
+    assert replicas.map(work, [0, 1, 2, 3, 4, 5]) == [[0, 1], [2, 3], [4, 5]]
 
 
 @pytest.mark.usefixtures("two_threads")
 def test_small_models_without_dropout_go_in_lanes_by_themselves():
-    assert lanes_of(_recipe(), _model(), CPU) == 2
-    assert lanes_of(_recipe(batch_size=20), _model(), CPU) == 1
-    assert lanes_of(_recipe(), _model(dropout=0.1), CPU) == 1
-    assert lanes_of(_recipe(), create_model("ViT-S/16", image_size=224, num_classes=2), CPU) == 1
-    assert lanes_of(_recipe(), create_model("BiT-R50x1", image_size=32, num_classes=2), CPU) == 1
-    assert lanes_of(_recipe(), _model(), Runtime(torch.device("cpu"), torch.float32, rank=1, ranks=2)) == 1
-    assert lanes_of(_recipe(), _model(), Runtime(torch.device("cuda"), torch.bfloat16)) == 1
-    assert lanes_of(_recipe(), _model(drop_path=0.1), CPU) == 1
-    assert lanes_of(_recipe(batch_size=8), _model(), CPU) == 1
+    assert thread_replicas_of(_recipe(), _model(), CPU) == 2
+    assert thread_replicas_of(_recipe(batch_size=20), _model(), CPU) == 1
+    assert thread_replicas_of(_recipe(), _model(dropout=0.1), CPU) == 1
+    assert thread_replicas_of(_recipe(), create_model("ViT-S/16", image_size=224, num_classes=2), CPU) == 1
+    assert thread_replicas_of(_recipe(), create_model("BiT-R50x1", image_size=32, num_classes=2), CPU) == 1
+    assert thread_replicas_of(_recipe(), _model(), Runtime(torch.device("cpu"), torch.float32, rank=1, ranks=2)) == 1
+    assert thread_replicas_of(_recipe(), _model(), Runtime(torch.device("cuda"), torch.bfloat16)) == 1
+    assert thread_replicas_of(_recipe(), _model(drop_path=0.1), CPU) == 1
+    assert thread_replicas_of(_recipe(batch_size=8), _model(), CPU) == 1
     torch.set_num_threads(8)
-    assert lanes_of(_recipe(batch_size=512), _model(), CPU) == 4
+    assert thread_replicas_of(_recipe(batch_size=512), _model(), CPU) == 4
     torch.set_num_threads(1)
-    assert lanes_of(_recipe(), _model(), CPU) == 1
+    assert thread_replicas_of(_recipe(), _model(), CPU) == 1
 
 
 def test_a_number_of_lanes_is_taken_as_far_as_there_are_images():
-    assert lanes_of(_recipe(scale__lanes=3), _model(), CPU) == 3
-    assert lanes_of(_recipe(scale__lanes=4, batch_size=2), _model(), CPU) == 2
-    assert lanes_of(_recipe(scale__lanes=1), _model(dropout=0.1), CPU) == 1  # one lane is never refused
+    assert thread_replicas_of(_recipe(scale__thread_replicas=3), _model(), CPU) == 3
+    assert thread_replicas_of(_recipe(scale__thread_replicas=4, batch_size=2), _model(), CPU) == 2
+    assert (
+        thread_replicas_of(_recipe(scale__thread_replicas=1), _model(dropout=0.1), CPU) == 1
+    )  # one lane is never refused
 
 
 @pytest.mark.parametrize(
@@ -164,9 +170,9 @@ def test_a_number_of_lanes_is_taken_as_far_as_there_are_images():
         ({}, {"drop_path": 0.1}, "stochastic depth"),
     ],
 )
-def test_lanes_that_cannot_be_are_refused_in_a_line(changes, random, words):
-    with pytest.raises(UserError, match=rf"scale\.lanes=2: .*{words}"):
-        lanes_of(_recipe(scale__lanes=2, **changes), _model(**random), CPU)
+def test_thread_replicas_that_cannot_be_are_refused_in_a_line(changes, random, words):
+    with pytest.raises(UserError, match=rf"scale\.thread_replicas=2: .*{words}"):
+        thread_replicas_of(_recipe(scale__thread_replicas=2, **changes), _model(**random), CPU)
 
 
 @pytest.mark.parametrize(
@@ -190,14 +196,14 @@ def test_light_images_are_made_by_the_thread_that_trains_in_lanes(
 
     monkeypatch.setattr(loader, "training_batches", watched)
     options = {} if workers is None else {"data__workers": workers}
-    _train(tmp_path / "run", _recipe(steps=1, scale__lanes=lanes, **options, **augmentation), data)
+    _train(tmp_path / "run", _recipe(steps=1, scale__thread_replicas=lanes, **options, **augmentation), data)
     assert seen == [expected]
 
 
 @pytest.mark.parametrize(("workers", "said"), [(0, []), (1, ["more cores"])])
 def test_who_has_no_decoding_threads_is_not_told_to_give_them_cores(tmp_path, monkeypatch, workers, said):
     told = []
-    monkeypatch.setattr(Meter, "advice", lambda meter: "more cores")
+    monkeypatch.setattr(MetricsTracker, "advice", lambda meter: "more cores")
     monkeypatch.setattr(Display, "say", lambda display, line: told.append(line))
     _train(tmp_path / "run", _recipe(steps=1, data__workers=workers))
     assert told == said

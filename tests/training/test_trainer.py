@@ -14,14 +14,14 @@ from safetensors.torch import load_file
 from vitlab import create_model, load_model
 from vitlab.data import loader
 from vitlab.datasets.catalog import open_source
+from vitlab.errors import Interrupted, TrainingFailed
 from vitlab.models.build import Model
 from vitlab.recipes import library
 from vitlab.recipes.schema import Recipe, with_changes
 from vitlab.runtime import choose, seeded
-from vitlab.training.interruption import Interrupted
-from vitlab.training.loop import TrainingFailed, train
 from vitlab.training.progress import Display
 from vitlab.training.run_directory import open_run, read_metrics
+from vitlab.training.trainer import Trainer
 
 STEPS = 9
 TINY = dict(patch=7, hidden=16, layers=1, mlp=16, heads=2)
@@ -29,7 +29,7 @@ TINY = dict(patch=7, hidden=16, layers=1, mlp=16, heads=2)
 
 def _recipe(**changes: object) -> Recipe:
     base = with_changes(
-        library.find("demo-upstream"),
+        library.load_recipe("demo-upstream"),
         [f"steps={STEPS}", "batch_size=12", "averaging=0.9", "checkpoint_every=1", "log_every=1"],
     )
     return with_changes(base, [f"{key.replace('__', '.')}={value}" for key, value in changes.items()])
@@ -44,16 +44,15 @@ def _train(path: Path, recipe: Recipe, hooks=(), resume: bool = True, dropout: f
     source = open_source("digits", "train")
     model = _model(recipe, dropout)
     with open_run(path, recipe, data=source.fingerprint, environment={}, resume=resume) as run:
-        return train(
+        return Trainer(
             recipe,
             model,
-            model.preprocessing,
             source,
             run,
             runtime=choose("cpu"),
             display=Display(),
             hooks=hooks,
-        )
+        ).fit()
 
 
 def _hash(model: torch.nn.Module) -> str:
@@ -67,8 +66,8 @@ class _SignalAt(Display):
     def __init__(self, step: int, number: int) -> None:
         self.step, self.number = step, number
 
-    def show(self, moment) -> None:
-        if moment.step == self.step:
+    def show(self, now) -> None:
+        if now.step == self.step:
             os.kill(os.getpid(), self.number)
 
 
@@ -77,10 +76,10 @@ def _stopped_at(path: Path, recipe: Recipe, step: int, number: int, hooks=()) ->
     model = _model(recipe)
     with open_run(path, recipe, data=source.fingerprint, environment={}, resume=True) as run:
         with pytest.raises(Interrupted) as stop:
-            train(
-                recipe, model, model.preprocessing, source, run,
+            Trainer(
+                recipe, model, source, run,
                 runtime=choose("cpu"), display=_SignalAt(step, number), hooks=hooks,
-            )  # fmt: skip
+            ).fit()  # fmt: skip
     return stop.value.exit_code
 
 
@@ -120,8 +119,8 @@ class _CrashAt(Display):
     def __init__(self, step: int) -> None:
         self.step = step
 
-    def show(self, moment) -> None:
-        if moment.step == self.step:
+    def show(self, now) -> None:
+        if now.step == self.step:
             raise RuntimeError("crash")
 
 
@@ -130,7 +129,7 @@ def test_a_crash_between_checkpoints_is_trained_again_and_logged_once(tmp_path, 
     model = _model(recipe)
     with open_run(tmp_path / "run", recipe, data=source.fingerprint, environment={}, resume=True) as run:
         with pytest.raises(RuntimeError, match="crash"):
-            train(recipe, model, model.preprocessing, source, run, runtime=choose("cpu"), display=_CrashAt(7))
+            Trainer(recipe, model, source, run, runtime=choose("cpu"), display=_CrashAt(7)).fit()
     assert [path.name for path in (tmp_path / "run" / "checkpoints").iterdir()] == ["step-00000004"]
     assert _hash(_train(tmp_path / "run", recipe)) == uninterrupted[1]
     assert [line["step"] for line in read_metrics(tmp_path / "run")] == list(range(1, STEPS + 1))
@@ -194,7 +193,11 @@ def test_held_out_images_say_which_weights_are_kept(tmp_path):
         seen[step] = _hash(model)
         return {"validation_top1": next(scores)}
 
-    model = _train(tmp_path / "run", _recipe(evaluate_every=1, scale__patience=2, checkpoint_every=0), hooks=[hook])
+    model = _train(
+        tmp_path / "run",
+        _recipe(evaluate_every=1, early_stopping__patience=2, validation__share=0.1, checkpoint_every=0),
+        hooks=[hook],
+    )
     assert list(seen) == [1, 2, 3, 4]
     assert _hash(model) == seen[2]
     assert _hash(load_model(tmp_path / "run" / "model")) == seen[2]
@@ -208,7 +211,7 @@ def test_the_best_checkpoint_outlives_newer_ones(tmp_path):
     def hook(step: int, model: torch.nn.Module) -> dict[str, float]:
         return {"validation_top1": scores[step]}
 
-    _train(tmp_path / "run", _recipe(evaluate_every=1, scale__keep=1), hooks=[hook])
+    _train(tmp_path / "run", _recipe(evaluate_every=1, checkpoint__keep=1), hooks=[hook])
     kept = sorted(path.name for path in (tmp_path / "run" / "checkpoints").iterdir())
     assert kept == ["step-00000003", f"step-{STEPS:08d}"]
 
@@ -252,10 +255,10 @@ def test_an_evaluation_that_was_made_is_not_made_again(tmp_path):
     model = _model(recipe)
     with open_run(tmp_path / "run", recipe, data=source.fingerprint, environment={}, resume=True) as run:
         with pytest.raises(RuntimeError, match="crash"):
-            train(
-                recipe, model, model.preprocessing, source, run,
+            Trainer(
+                recipe, model, source, run,
                 runtime=choose("cpu"), display=_CrashAt(6), hooks=[hook],
-            )  # fmt: skip
+            ).fit()  # fmt: skip
     _train(tmp_path / "run", recipe, hooks=[hook])
     assert asked == [4, 8, 9]
 

@@ -1,4 +1,4 @@
-"""Checkpoints are written by a thread of their own; training waits only for the copy to the host."""
+"""Writes checkpoints in a thread of its own; training waits only for the copy to the host."""
 
 import shutil
 from collections.abc import Callable
@@ -13,11 +13,11 @@ from vitlab.training.checkpoint import Snapshot, collected, manifest, snapshot, 
 from vitlab.training.state import TrainingState
 
 
-class Saver:
+class CheckpointWriter:
     """Writes one checkpoint at a time.
 
-    Weights that are cut over processes are written in two phases: each process writes its files aside, and when all
-    have told that theirs are down, the first one writes the manifest and brings the folder into place.
+    Weights that are sharded are written in two phases: each process writes its files aside, and when all have
+    finished, the first one writes the manifest and moves the folder into place.
 
     Args:
         checkpoints: where they go.
@@ -41,34 +41,34 @@ class Saver:
         self._thread.shutdown(wait=True)
 
     @property
-    def is_down(self) -> bool:
+    def is_idle(self) -> bool:
         """Whether nothing is being written by this process."""
         return self._writing is None or self._writing.done()
 
     @property
     def awaits_others(self) -> bool:
-        """Whether the newest checkpoint still has to be brought into place, once all processes are down."""
+        """Whether the newest checkpoint still has to be moved into place, once all processes have finished writing."""
         return self._awaiting_others is not None
 
     def begin(self, step: int) -> None:
         """Copy the state after `step` updates, and write it meanwhile."""
-        assert self.is_down
+        assert self.is_idle
         assert not self.awaits_others
         self.newest = step
         self._room = taken = snapshot(self._state, self._runtime.rank, self._room)
         about = manifest(step, self._state, self._runtime.ranks)
         self._writing = self._thread.submit(self._write, step, taken, about)
-        if self._state.pieces:
-            self._awaiting_others = lambda: self._bring_into_place(step, {**about, "files": None})
+        if self._state.shards:
+            self._awaiting_others = lambda: self._move_into_place(step, {**about, "files": None})
 
-    def all_are_down(self) -> None:
-        """To be called in every process once `is_down` was true in all of them."""
-        into_place, self._awaiting_others = self._awaiting_others, None
-        if into_place is not None and self._runtime.is_first:
-            self._writing = self._thread.submit(self._told, into_place)
+    def all_are_idle(self) -> None:
+        """To be called in every process once `is_idle` was true in all of them."""
+        move, self._awaiting_others = self._awaiting_others, None
+        if move is not None and self._runtime.is_first:
+            self._writing = self._thread.submit(self._explained, move)
 
     def problem(self) -> str:
-        """What kept the last checkpoint from being written, told once; empty while all is well."""
+        """Why the last checkpoint could not be written, returned once; empty if it could."""
         if self._writing is None or not self._writing.done():
             return ""
         error, self._writing = self._writing.exception(), None
@@ -83,36 +83,36 @@ class Saver:
 
     def _write(self, step: int, taken: Snapshot, about: dict[str, Any]) -> None:
         if any(taken.values()):
-            self._told(lambda: self._write_and_keep(step, taken, about))
+            self._explained(lambda: self._write_and_keep(step, taken, about))
 
     def _write_and_keep(self, step: int, taken: Snapshot, about: dict[str, Any]) -> None:
         try:
             entries = write_part(self._checkpoints, step, taken, self._state, self._runtime)
-            if not self._state.pieces:
-                self._bring_into_place(step, {**about, "files": entries})
+            if not self._state.shards:
+                self._move_into_place(step, {**about, "files": entries})
         except OSError:
             shutil.rmtree(disk.aside_of(self._checkpoints, step), ignore_errors=True)
             raise
 
-    def _bring_into_place(self, step: int, about: dict[str, Any]) -> None:
+    def _move_into_place(self, step: int, about: dict[str, Any]) -> None:
         if about["files"] is None:
             about = {**about, "files": collected(self._checkpoints, step)}
         disk.commit(self._checkpoints, step, about)
         disk.drop_old(self._checkpoints, self._keep, [about["progress"]["best_step"]])
 
-    def _told(self, work: Callable[[], None]) -> None:
-        """Do it, and say of a failure what a person needs to mend it."""
+    def _explained(self, work: Callable[[], None]) -> None:
+        """Do it, and explain a failure so that a person can fix it."""
         try:
             work()
         except OSError as error:
-            raise OSError(self._words(error)) from error
+            raise OSError(self._message(error)) from error
 
-    def _words(self, error: OSError) -> str:
+    def _message(self, error: OSError) -> str:
         try:
             free = f"{shutil.disk_usage(self._checkpoints).free / 1e6:,.0f} MB are free"
         except OSError:
-            free = "its disk does not answer"
+            free = "its disk does not respond"
         return (
             f"cannot write a checkpoint to {self._checkpoints}: {error.strerror or error}; {free}; the checkpoints "
-            "before it are whole: make room and go on with --resume"
+            "before it are intact: free some space and continue with --resume"
         )

@@ -10,10 +10,10 @@ import vitlab
 from vitlab.cli.main import main
 from vitlab.datasets.catalog import open_source
 from vitlab.errors import UserError
-from vitlab.evaluation import vtab as running
 from vitlab.evaluation.features import features_of
 from vitlab.evaluation.least_squares import factorise, solve
-from vitlab.evaluation.vtab_folder import Settings, finished, open_folder
+from vitlab.experiments import vtab as running
+from vitlab.experiments.vtab_folder import Settings, finished, open_folder
 from vitlab.recipes import vtab
 from vitlab.runtime import choose
 
@@ -102,7 +102,8 @@ def test_it_goes_on_task_by_task(capsys, tmp_path, folders, model):
     assert list(both["tasks"]) == ["svhn", "eurosat"]
     assert both["tasks"]["svhn"] == first["tasks"]["svhn"]
     assert (out / "svhn/result.json").stat().st_mtime_ns == before
-    assert main(["vtab", *map(str, [*words, "--linear"])]) == 2
+    linear = [model, "--data", folders, "--out", out, "--linear", "--set", "model.image_size=16"]
+    assert main(["vtab", *map(str, linear)]) == 2
     assert "another linear" in capsys.readouterr().err
 
 
@@ -194,7 +195,9 @@ def test_linear_chooses_the_penalty_on_200(capsys, tmp_path, folders, model, mon
         return factorise(features, labels, classes)
 
     monkeypatch.setattr(running, "factorise", noted)
-    numbers = _run(capsys, [model, "--data", folders, "--out", out, "--linear", "--tasks", "svhn", *QUICK])
+    numbers = _run(
+        capsys, [model, "--data", folders, "--out", out, "--linear", "--tasks", "svhn", "--set", "model.image_size=16"]
+    )
     result = _results(out)["svhn"]
     assert numbers["tuning"] == {"trials": 30, "updates": 0}
     assert result["final_steps"] == 0
@@ -219,6 +222,10 @@ def test_linear_chooses_the_penalty_on_200(capsys, tmp_path, folders, model, mon
         (["--learning-rates", "0"], "--learning-rates"),
         (["--tasks", "svhn", "--data", "/nowhere"], "/nowhere"),
         (["--tasks", "svhn", "--set", "optimizer.lr=1"], "optimizer"),
+        (["--tasks", "svhn", "--set", "optimizer.learning_rate=1"], "--learning-rates"),
+        (["--tasks", "svhn", "--set", "init_from=elsewhere"], "the weights are MODEL"),
+        (["--tasks", "svhn", "--linear", "--steps", "5"], "steps has no effect with --linear"),
+        (["--tasks", "svhn", "--linear", "--set", "optimizer.weight_decay=1"], "has no effect with --linear"),
     ],
 )
 def test_mistakes_are_one_line(capsys, tmp_path, model, words, expected):
