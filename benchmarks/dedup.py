@@ -31,7 +31,7 @@ from PIL import Image
 sys.path[0] = str(Path(__file__).resolve().parents[1] / "tests")
 
 from data.planted import RGB, MemorySource, Planted, cropped, fashion_images, photo_tiles, plant, png, score, search
-from vitlab.datasets.idx import FOLDER
+from vitlab.datasets.array_files import FASHION_FOLDER
 from vitlab.dedup.alignment import distances
 from vitlab.dedup.duplicates import Thresholds
 from vitlab.dedup.hamming import hamming_index
@@ -69,7 +69,7 @@ def main() -> None:
 
 def quality(sheets: Path | None) -> list[dict[str, Any]]:
     """Recall and precision on every pool, seed and way of planting."""
-    name = "fashion-mnist-full" if FOLDER.is_dir() else "fashion-mnist"
+    name = "fashion-mnist-full" if FASHION_FOLDER.is_dir() else "fashion-mnist"
     results = []
     for pool, images in ((name, fashion_images(name)), ("photos", photo_tiles())):
         for each in (True, False):

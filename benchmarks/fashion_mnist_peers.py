@@ -22,7 +22,7 @@ LIBRARY.define("qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor"
 from timm.models.vision_transformer import VisionTransformer  # noqa: E402
 from transformers import Trainer, TrainingArguments, ViTConfig, ViTForImageClassification  # noqa: E402
 
-from vitlab.datasets.idx import CLASSES, open_fashion_mnist  # noqa: E402
+from vitlab.datasets.array_files import FASHION_CLASSES, open_fashion_mnist  # noqa: E402
 from vitlab.recipes import zoo  # noqa: E402
 from vitlab.recipes.schema import Recipe  # noqa: E402
 from vitlab.training.optimizers import learning_rate  # noqa: E402
@@ -43,7 +43,8 @@ class Clothes(Dataset):
 
     def __init__(self, split: str, recipe: Recipe) -> None:
         source = open_fashion_mnist(split)
-        self.images_NHW, self.labels = source.images_NHW, source.labels_N.tolist()
+        self.images_NHW = np.stack([source.pixels(index) for index in range(len(source))])
+        self.labels = source.labels_N.tolist()
         augmentation, preprocessing = recipe.augmentation, recipe.preprocessing
         assert augmentation.crop == "pad"
         assert augmentation.flip
@@ -121,7 +122,7 @@ def timm_model(recipe: Recipe) -> VisionTransformer:
     """As a user of timm would build it: its own start, its own GELU."""
     config = zoo.configure(recipe.model.name, {**recipe.model.options, "image_size": recipe.model.image_size})
     return VisionTransformer(
-        img_size=config.image_hw, patch_size=config.patch_hw, num_classes=len(CLASSES), embed_dim=config.hidden,
+        img_size=config.image_hw, patch_size=config.patch_hw, num_classes=len(FASHION_CLASSES), embed_dim=config.hidden,
         depth=config.layers, num_heads=config.heads, mlp_ratio=config.mlp / config.hidden,
     )  # fmt: skip
 
@@ -167,6 +168,6 @@ def transformers_model(recipe: Recipe) -> ViTForImageClassification:
         ViTConfig(
             image_size=config.image_hw[0], patch_size=config.patch_hw[0], hidden_size=config.hidden,
             num_hidden_layers=config.layers, num_attention_heads=config.heads, intermediate_size=config.mlp,
-            hidden_dropout_prob=config.dropout, num_labels=len(CLASSES),
+            hidden_dropout_prob=config.dropout, num_labels=len(FASHION_CLASSES),
         )
     )  # fmt: skip

@@ -1,4 +1,4 @@
-"""Makes src/vitlab/datasets/bundled/ anew: `python tools/make_bundled.py [FOLDER]`.
+"""Makes src/vitlab/datasets/bundled/ again: `python tools/make_bundled.py [FOLDER]`.
 
 Needs Debian's package dataset-fashion-mnist and scikit-learn. Nothing is drawn and no time is written, so
 running it again gives the same bytes (xz's may differ under another version of liblzma; what they unpack to
@@ -6,7 +6,9 @@ does not).
 """
 
 import lzma
+import struct
 import sys
+import zlib
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -14,18 +16,34 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.datasets import load_digits
 
-from vitlab.data.decoding.png import grey_png
 from vitlab.data.sources import Sample, TrainOrTest
-from vitlab.datasets import idx
+from vitlab.datasets import array_files
 from vitlab.files import write_bytes, write_text
-from vitlab.shards.index import to_json
 from vitlab.shards.packing import pack_bytes
+from vitlab.shards.source import to_json
 
 BUNDLED = Path(__file__).resolve().parent.parent / "src/vitlab/datasets/bundled"
+PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 FASHION_PER_CLASS: dict[TrainOrTest, int] = {"train": 600, "test": 100}
 DIGITS_TEST = 500
 # The dictionary holds a whole shard; the preset's own 64 MiB would be allocated on unpacking, too.
 FILTERS = [{"id": lzma.FILTER_LZMA2, "preset": 9 | lzma.PRESET_EXTREME, "dict_size": 2**24}]
+
+
+def grey_png(image_HW: NDArray[np.uint8]) -> bytes:
+    """An uncompressed 8-bit grey PNG file: the same bytes on every machine, and nothing to inflate on reading.
+
+    Args:
+        image_HW: uint8 grey values, height and width >= 1.
+    """
+    height, width = image_HW.shape
+    lines = np.zeros((height, 1 + width), np.uint8)  # each line starts with its filter's number; 0 is "none"
+    lines[:, 1:] = image_HW
+    header = struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
+    chunks = ((b"IHDR", header), (b"IDAT", zlib.compress(lines.tobytes(), 0)), (b"IEND", b""))
+    return PNG_SIGNATURE + b"".join(
+        struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body)) for kind, body in chunks
+    )
 
 
 def write(
@@ -45,11 +63,12 @@ def make_fashion_mnist(folder: Path) -> None:
     """The first images of each class, in the order of the whole data set."""
     splits: tuple[TrainOrTest, ...] = ("train", "test")
     for split in splits:
-        source = idx.open_fashion_mnist(split)
+        source = array_files.open_fashion_mnist(split)
         count = FASHION_PER_CLASS[split]
         firsts = [np.flatnonzero(source.labels_N == label)[:count] for label in range(len(source.classes))]
         kept = np.sort(np.concatenate(firsts))
-        write(folder, split, source.images_NHW[kept], source.labels_N[kept].tolist(), source.classes)
+        images_NHW = np.stack([source.pixels(index) for index in kept.tolist()])
+        write(folder, split, images_NHW, source.labels_N[kept].tolist(), source.classes)
 
 
 def make_digits(folder: Path) -> None:

@@ -14,7 +14,7 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 
 from vitlab.data import loader
-from vitlab.data.arrays_or_paths import count, source_of
+from vitlab.data.arrays import count, source_of
 from vitlab.data.sources import Source
 from vitlab.errors import Interrupted, UserError
 from vitlab.models.build import Model, build

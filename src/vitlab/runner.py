@@ -11,8 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from vitlab.data.selections import keyed_split, select
-from vitlab.data.sources import Source
+from vitlab.data.sources import Source, keyed_split, select
 from vitlab.datasets.catalog import known_as, open_source
 from vitlab.dedup.clean_list import without
 from vitlab.errors import Interrupted, RankLost, TrainingFailed, UserError

@@ -20,8 +20,8 @@ from PIL import Image
 from vitlab.data.decoding.pillow import MAX_PIXELS
 from vitlab.data.images import decode
 from vitlab.errors import UserError
+from vitlab.shards.opening import open_shards
 from vitlab.shards.packing import tar_bytes
-from vitlab.shards.source import open_shards
 
 SECONDS = 60  # the largest permitted image takes some, on a busy machine many
 MOST_BYTES = 3 * 4 * MAX_PIXELS  # Pillow's own image, its conversion and the array, at 4 bytes a pixel at most

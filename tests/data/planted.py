@@ -18,10 +18,10 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from vitlab.data.images import decode
-from vitlab.data.sources import Sample, Source, fingerprint
+from vitlab.data.sources import NotInShards, Sample, Source, fingerprint
 from vitlab.datasets.catalog import open_source
 from vitlab.dedup.duplicates import Thresholds
-from vitlab.dedup.search import Found, Search, join, read_references, run_blocks
+from vitlab.dedup.search import Search, SearchResult, join, read_references, run_blocks
 
 RGB = NDArray[np.uint8]
 Change = Callable[[RGB, np.random.Generator], bytes]
@@ -36,7 +36,7 @@ LEAST_CONTRAST = 16  # grey levels: pieces of sky and studio background show not
 
 
 @dataclass(frozen=True, eq=False)
-class MemorySource:
+class MemorySource(NotInShards):
     """Encoded images in memory; see `vitlab.data.sources.Source`."""
 
     name: str
@@ -179,7 +179,7 @@ def plant(images: Sequence[RGB], seed: int, *, tests: int, others: int, each: bo
     )
 
 
-def search(train: Source, tests: Sequence[Source], folder: Path, thresholds: Thresholds | None = None) -> Found:
+def search(train: Source, tests: Sequence[Source], folder: Path, thresholds: Thresholds | None = None) -> SearchResult:
     """What `vitlab dedup` finds by default."""
     request = Search(train, tuple(tests), True, None, thresholds or Thresholds(), folder, workers=1)
     run_blocks(request, read_references(request, lambda done: None), lambda done: None)
@@ -204,7 +204,7 @@ class Score:
     false: list[tuple[int, int]]
 
 
-def score(planted: Planted, found: Found) -> Score:
+def score(planted: Planted, found: SearchResult) -> Score:
     pairs = {(pair.train, pair.test) for pair in found.pairs}
     wanted = {(i, int(original)) for i, original in enumerate(planted.original) if original >= 0}
     by_change = {}

@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from data.pictures import encode
-from vitlab.data.augment import augment, crop_box, inception_crop, pad_crop
+from data.pictures import augment, encode
+from vitlab.data.augmentation.augment import crop_box, inception_crop, pad_crop
 from vitlab.data.images import as_picture, open_picture
 from vitlab.data.order import SampleGenerators
 from vitlab.data.resize import bilinear, prepare

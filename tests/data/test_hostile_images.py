@@ -108,5 +108,5 @@ def test_nothing_but_the_one_line_reaches_stderr(small_photo):
         "except UserError as error: print(error)"
     )
     ran = subprocess.run([sys.executable, "-c", code], input=bytes(many_samples), capture_output=True, check=True)
-    assert ran.stdout.startswith(b"x: it is no readable JPEG, PNG")
+    assert ran.stdout.startswith(b"x: it is not a readable JPEG, PNG")
     assert ran.stderr == b""

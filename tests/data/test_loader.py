@@ -9,9 +9,8 @@ import pytest
 import torch
 from PIL import Image
 
-from data.pictures import encode
+from data.pictures import augment, encode
 from vitlab.data import assembly, loader
-from vitlab.data.augment import augment
 from vitlab.data.augmentation.device_augment import vary_batch
 from vitlab.data.folders import open_folder
 from vitlab.data.images import decode
@@ -143,7 +142,7 @@ def test_a_broken_image_surfaces_in_the_consumer(source, workers):
     with open(broken, "wb") as file:  # noqa: PTH123
         file.write(b"no image")
     found = stream(source, steps=3, workers=workers)
-    with pytest.raises(UserError, match="no readable JPEG, PNG") as caught:
+    with pytest.raises(UserError, match="not a readable JPEG, PNG") as caught:
         list(found)
     assert str(caught.value).startswith(broken)
     assert threads() == []
@@ -292,7 +291,7 @@ def test_the_device_gets_the_same_pixels(source):
 def _assembled(make, plans, rows, **options):
     """Batches of `rows` tiny images each, straight from the assembly."""
     given = (
-        assembly.Plan(step, np.arange(step * rows, (step + 1) * rows), np.zeros(rows, np.int64))
+        assembly.BatchIndices(step, np.arange(step * rows, (step + 1) * rows), np.zeros(rows, np.int64))
         for step in range(plans)
     )
     return assembly.assemble(given, make, np.zeros(plans * rows, np.int64), (2, 2), **options)

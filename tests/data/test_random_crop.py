@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from vitlab.data.augment import augment
+from data.pictures import augment
 from vitlab.errors import UserError
 from vitlab.recipes.augmentation import Augmentation
 from vitlab.recipes.preprocessing import Preprocessing

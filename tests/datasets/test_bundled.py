@@ -1,5 +1,6 @@
 """The bundled data sets against where they come from."""
 
+import io
 import lzma
 import runpy
 from pathlib import Path
@@ -7,15 +8,21 @@ from pathlib import Path
 import numpy as np
 import pytest
 import sklearn.datasets
+from hypothesis import given
+from hypothesis.extra import numpy as arrays
+from PIL import Image
 
 from vitlab.data.images import decode
-from vitlab.datasets import bundled, idx
+from vitlab.datasets import array_files, catalog
 from vitlab.datasets.catalog import open_source
 from vitlab.errors import UserError
 
-BUNDLED = Path(bundled.__file__).parent / "bundled"
+BUNDLED = Path(catalog.__file__).parent / "bundled"
 MAKER = Path(__file__).parents[2] / "tools/make_bundled.py"
-needs_debian = pytest.mark.skipif(not idx.FOLDER.is_dir(), reason=f"needs Debian's package {idx.PACKAGE}")
+MAKER_FUNCTIONS = runpy.run_path(str(MAKER))
+needs_debian = pytest.mark.skipif(
+    not array_files.FASHION_FOLDER.is_dir(), reason=f"needs Debian's package {array_files.FASHION_PACKAGE}"
+)
 
 
 def grey_images(source):
@@ -94,6 +101,13 @@ def test_making_them_again_gives_the_same(tmp_path, monkeypatch, capsys):
             assert unpacked[0] == unpacked[1]
 
 
+@given(arrays.arrays(np.uint8, arrays.array_shapes(min_dims=2, max_dims=2, max_side=40)))
+def test_the_makers_png_is_read_back(image):
+    data = MAKER_FUNCTIONS["grey_png"](image)
+    assert (np.array(Image.open(io.BytesIO(data))) == image).all()
+    assert (decode(data, "x") == image[:, :, None]).all()
+
+
 def test_they_are_small_and_licensed():
     files = [path for path in BUNDLED.rglob("*") if path.is_file()]
     assert sum(path.stat().st_size for path in files) < 4e6
@@ -118,6 +132,6 @@ def test_a_damaged_installation_is_one_line(tmp_path, monkeypatch, damage):
             shard.unlink()
         case "bomb":
             shard.write_bytes(lzma.compress(bytes(200 * 2**20), preset=0))
-    monkeypatch.setattr("vitlab.datasets.bundled.files", lambda package: tmp_path)
+    monkeypatch.setattr("vitlab.datasets.catalog.files", lambda package: tmp_path)
     with pytest.raises(UserError, match=r"^digits: the bundled files are .*; install vitlab again$"):
         open_source("digits", "test")

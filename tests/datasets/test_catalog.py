@@ -12,7 +12,7 @@ from PIL import Image
 from data.pictures import encode
 from vitlab.data.folders import open_folder
 from vitlab.data.images import decode
-from vitlab.datasets import idx
+from vitlab.datasets import array_files
 from vitlab.datasets.catalog import names, open_source
 from vitlab.errors import UserError
 from vitlab.shards.opening import expand_braces
@@ -78,7 +78,7 @@ def test_shards_with_a_test_side(tmp_path, test_name):
 def test_shards_whose_test_side_has_a_label_of_its_own(tmp_path):
     write_shard(tmp_path / "train.tar", 0, 1)
     write_shard(tmp_path / "val.tar", 0, 5)
-    assert "its label 5 is none of the 2 training classes" in refused(tmp_path / "train.tar", "test")
+    assert "its label 5 is not one of the 2 training classes" in refused(tmp_path / "train.tar", "test")
 
 
 def test_shards_without_a_test_side(tmp_path):
@@ -148,7 +148,7 @@ def debian(tmp_path):
 
 def test_idx_files_give_their_pixels(debian):
     folder, images, labels = debian
-    source = idx.open_fashion_mnist("train", folder)
+    source = array_files.open_fashion_mnist("train", folder)
     assert (source.labels_N == labels).all()
     for index in (0, 7, 29):
         sample = source.read(index)
@@ -157,7 +157,7 @@ def test_idx_files_give_their_pixels(debian):
 
 
 def test_a_missing_package_is_named(tmp_path, monkeypatch):
-    monkeypatch.setattr(idx.open_fashion_mnist, "__defaults__", (tmp_path / "missing",))
+    monkeypatch.setattr(array_files.open_fashion_mnist, "__defaults__", (tmp_path / "missing",))
     assert "apt install dataset-fashion-mnist" in refused("fashion-mnist-full")
 
 
@@ -178,13 +178,13 @@ def test_damaged_idx_files_are_one_line(debian):
     def damaged(data):
         (folder / "train-images-idx3-ubyte.gz").write_bytes(data)
         with pytest.raises(UserError) as caught:
-            idx.open_fashion_mnist("train", folder)
+            array_files.open_fashion_mnist("train", folder)
         assert "\n" not in str(caught.value)
 
     damaged()
     write_idx(folder, images, labels[:-1])
-    with pytest.raises(UserError, match="labels do not belong"):
-        idx.open_fashion_mnist("train", folder)
+    with pytest.raises(UserError, match="labels do not match its images"):
+        array_files.open_fashion_mnist("train", folder)
     write_idx(folder, images, labels + 1)
-    with pytest.raises(UserError, match="labels do not belong"):
-        idx.open_fashion_mnist("train", folder)
+    with pytest.raises(UserError, match="labels do not match its images"):
+        array_files.open_fashion_mnist("train", folder)

@@ -244,7 +244,7 @@ def test_the_hub_out_of_reach_and_no_id(monkeypatch):
     monkeypatch.setattr(datasets, "load_dataset", fail)
     assert "it is not in the local cache, and the hub cannot be reached" in refused("hf://owner/name")
     for wrong in ("hf://name", "hf://a/b/c", "hf://a/b@", "hf://a/../b"):
-        assert "this is no hub id" in refused(wrong)
+        assert "this is not a hub id" in refused(wrong)
 
 
 class _Busy(BaseHTTPRequestHandler):

@@ -66,7 +66,7 @@ def test_validation_without_train_is_enough_to_measure(tmp_path):
 def test_real_needs_an_order_that_other_forms_do_not_have(tmp_path):
     class_folders(tmp_path / "validation", WNIDS[:3], 1)
     message = refused(open_source, f"imagenet-real={tmp_path}", "test")
-    assert "imagenet-real has to lie there as train/SYNSET/*.JPEG, and val/" in message
+    assert "imagenet-real must lie there as train/SYNSET/*.JPEG, and val/" in message
 
 
 def test_what_does_not_fit_is_named(tmp_path, train):
@@ -144,7 +144,7 @@ def test_objectnet(objectnet):
 
 def test_the_classes_shared_with_imagenet(objectnet):
     root = objectnet / "objectnet-1.0"
-    shared = read_objectnet_mapping(root).shared
+    shared = read_objectnet_mapping(root)
     assert len(shared) == 113
     assert shared["Thing 0"] == (999, 0)
     assert shared["Thing 5"] == (9, 10)

@@ -9,8 +9,7 @@ from hypothesis import strategies as st
 
 from data import layouts
 from vitlab.data.folders import open_folder
-from vitlab.data.selections import hashed_order, select
-from vitlab.data.sources import name_rank
+from vitlab.data.sources import hashed_order, name_rank, select
 from vitlab.datasets.catalog import open_source
 from vitlab.datasets.manifests import digest, make_manifest, pin, read_manifest, write_manifest
 from vitlab.errors import UserError
@@ -89,7 +88,7 @@ def test_what_was_changed_by_hand_is_refused(pinned):
         path.write_text(json.dumps(honest | change))
         assert message in refused(read_manifest, path)
     path.write_text(json.dumps(honest))
-    assert "is expected; get the right manifest" in refused(read_manifest, path, "1" * 64)
+    assert "is expected; use the right manifest" in refused(read_manifest, path, "1" * 64)
     assert "it cannot be read" in refused(read_manifest, path.with_name("none.json"))
 
 
@@ -138,7 +137,7 @@ def test_a_manifest_of_two_official_splits(tmp_path):
 
 def test_a_selection_of_nothing_or_of_other_classes(animals):
     source = open_folder(animals, "train")
-    assert "there is no image left in it" in refused(select, "x", [(source, [])])
+    assert "no image is left in it" in refused(select, "x", [(source, [])])
     digits = open_source("digits", "test")
     assert "its classes differ" in refused(select, "x", [(source, [0]), (digits, [0])])
 

@@ -7,7 +7,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from vitlab.datasets.matfiles import read_mat
+from vitlab.datasets.annotation_files import read_mat
 from vitlab.errors import UserError
 
 KINDS = ["u1", "i1", "u2", "i2", "u4", "i4", "f4", "f8", "u8", "i8"]
@@ -72,6 +72,6 @@ def test_a_compression_bomb_is_not_unpacked(tmp_path, monkeypatch):
     path = tmp_path / "x.mat"
     scipy.io.savemat(path, {"a": np.zeros((1000, 1000), np.uint8)}, do_compression=True)
     assert path.stat().st_size < 10_000
-    monkeypatch.setattr("vitlab.datasets.matfiles.MAX_BYTES", 100_000)
+    monkeypatch.setattr("vitlab.datasets.annotation_files.MAX_BYTES", 100_000)
     with pytest.raises(UserError, match="an array of more than 100,000 bytes"):
         read_mat(path, ("a",))

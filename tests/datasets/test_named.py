@@ -9,8 +9,9 @@ import pytest
 from data import layouts
 from vitlab.data.images import decode
 from vitlab.datasets import named
+from vitlab.datasets.array_files import NORB_STEMS
 from vitlab.datasets.catalog import describe_names, names, open_source
-from vitlab.datasets.synthetic import DSPRITES_FILE, NORB_STEMS, open_kitti
+from vitlab.datasets.synthetic import DSPRITES_FILE, open_kitti
 from vitlab.errors import UserError
 from vitlab.recipes import vtab
 from vitlab.shards.packing import pack, tar_bytes
@@ -52,7 +53,7 @@ def test_a_folder_by_name_by_variable_and_neither(tmp_path, monkeypatch):
     assert len(open_source("pets", "test")) == 74
     message = refused("dtd")
     assert message.startswith("dtd: no hub version of it is known; give its folder as dtd=PATH, or as $VITLAB_DATA/dtd")
-    assert "there is no such folder; it is where vtab/dtd is looked for" in refused(f"vtab/dtd={tmp_path / 'no'}")
+    assert "there is no such folder; vtab/dtd is looked for there" in refused(f"vtab/dtd={tmp_path / 'no'}")
     assert "did you mean" in refused("vtab/dttd")
 
 
@@ -335,7 +336,7 @@ def test_dsprites(tmp_path):
     np.savez(tmp_path / DSPRITES_FILE, imgs=np.array([{}]), latents_classes=latents)
     assert "no plain array" in refused(f"vtab/dsprites-loc={tmp_path}")
     np.savez(tmp_path / DSPRITES_FILE, imgs=images[:5], latents_classes=latents)
-    assert "do not belong together" in refused(f"vtab/dsprites-loc={tmp_path}")
+    assert "do not match" in refused(f"vtab/dsprites-loc={tmp_path}")
 
 
 def test_smallnorb(tmp_path):

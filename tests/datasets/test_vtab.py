@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from data import layouts
 from data.parquet_files import put as put_parquet
 from vitlab.data.sources import name_rank
-from vitlab.datasets import vtab_labels
+from vitlab.datasets import array_files, synthetic
 from vitlab.datasets.catalog import open_source
 from vitlab.errors import UserError
 from vitlab.recipes import vtab
@@ -31,11 +31,11 @@ from vitlab.recipes import vtab
     ],
 )
 def test_clevr_distance(depths, label):
-    assert vtab_labels.clevr_distance(depths) == label
+    assert synthetic.clevr_distance(depths) == label
 
 
 def test_clevr_count():
-    assert [vtab_labels.clevr_count(objects) for objects in range(3, 11)] == list(range(8))
+    assert [synthetic.clevr_count(objects) for objects in range(3, 11)] == list(range(8))
 
 
 @pytest.mark.parametrize(
@@ -51,17 +51,17 @@ def test_clevr_count():
     ],
 )
 def test_kitti_distance(objects, label):
-    assert vtab_labels.kitti_distance(objects) == label
+    assert synthetic.kitti_distance(objects) == label
 
 
 @pytest.mark.parametrize(("values", "classes"), [(32, 16), (40, 16), (8, 8), (10, 3)])
 def test_grouping_is_division_rounded_down(values, classes):
     for label in range(values):
-        assert vtab_labels.grouped(label, values, classes) == int(label // (values / classes))
+        assert synthetic.grouped(label, values, classes) == int(label // (values / classes))
 
 
 def test_smallnorb_azimuth():
-    assert [vtab_labels.smallnorb_azimuth(stored) for stored in range(0, 36, 2)] == list(range(18))
+    assert [array_files.smallnorb_azimuth(stored) for stored in range(0, 36, 2)] == list(range(18))
 
 
 # -------------------------------------------------------------------------------------------------------- the table

@@ -70,7 +70,9 @@ def test_names_that_are_no_unicode_survive(tmp_path):
 
 def test_another_data_sets_list_is_refused(path):
     other = MemorySource("other", [b"1", b"2"])
-    with pytest.raises(UserError, match=r"is of ten \(10 images, .*\), not of other \(2 images, .*`vitlab dedup`"):
+    with pytest.raises(
+        UserError, match=r"was made for ten \(10 images, .*\), not for other \(2 images, .*`vitlab dedup`"
+    ):
         without(other, path)
 
 

@@ -24,7 +24,7 @@ from vitlab.dedup.duplicates import (
     find_exact,
     find_near,
     find_similar,
-    later_copies,
+    later_duplicates,
     parse_thresholds,
     surest,
 )
@@ -141,14 +141,14 @@ def test_the_surest_detector_and_the_nearest_pair_win():
 def test_within_a_set_the_later_copy_goes():
     pairs = [Pair(later, earlier, "near", 0.1) for later, earlier in [(4, 2), (2, 1), (9, 4), (7, 3)]]
     # 2 goes for 1; 4 stays, because 2 is gone already; 9 goes for 4.
-    assert later_copies(pairs) == [2, 7, 9]
+    assert later_duplicates(pairs) == [2, 7, 9]
 
 
 @pytest.mark.parametrize("seed", range(5))
 def test_within_a_set_what_is_left_has_no_pair_and_what_goes_had_one(seed):
     random = np.random.default_rng(seed)
     pairs = [Pair(int(max(p)), int(min(p)), "near", 0.0) for p in random.integers(0, 30, (40, 2)) if p[0] != p[1]]
-    removed = set(later_copies(pairs))
+    removed = set(later_duplicates(pairs))
     assert all(pair.train in removed or pair.test in removed for pair in pairs)
     for gone in removed:
         assert any(pair.train == gone and pair.test not in removed for pair in pairs)

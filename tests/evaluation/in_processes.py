@@ -5,7 +5,7 @@ from pathlib import Path
 
 import torch
 
-from vitlab.data.selections import select
+from vitlab.data.sources import select
 from vitlab.datasets.catalog import open_source
 from vitlab.errors import UserError
 from vitlab.evaluation import accuracy, dump

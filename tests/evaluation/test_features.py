@@ -6,7 +6,7 @@ import torch
 from safetensors.numpy import load_file, save_file
 
 from vitlab import create_model
-from vitlab.data.selections import select
+from vitlab.data.sources import select
 from vitlab.datasets.catalog import open_source
 from vitlab.errors import UserError
 from vitlab.evaluation import features as kept

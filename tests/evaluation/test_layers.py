@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from vitlab import create_model
-from vitlab.data.selections import select
+from vitlab.data.sources import select
 from vitlab.datasets.catalog import open_source
 from vitlab.errors import UserError
 from vitlab.evaluation import features as kept

@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 from data import layouts
-from vitlab.datasets.named import NORB_STEMS
+from vitlab.datasets.array_files import NORB_STEMS
 from vitlab.datasets.synthetic import DSPRITES_FILE
 from vitlab.recipes import vtab
 

@@ -15,7 +15,6 @@ from vitlab.errors import UserError
 from vitlab.recipes.augmentation import Augmentation
 from vitlab.recipes.preprocessing import Preprocessing
 from vitlab.shards.packing import encoded, pack, shorter_side
-from vitlab.shards.source import samples_by_shard
 
 
 def contents(folder):
@@ -107,7 +106,7 @@ def test_shards_can_be_read_shard_by_shard(animals, tmp_path):
     for split in ("train", "test"):
         pack(open_folder(animals, split), tmp_path / "packed", split, shard_samples=1)
     source = open_source(str(tmp_path / "packed"), "train")
-    assert samples_by_shard(source) == [1] * 16
+    assert source.shards_N.tolist() == list(range(16))
     rules = {"batch_size": 8, "seed": 1, "steps": 4, "order": "shards"}
     batches = list(training_batches(source, Preprocessing(size=(8, 8)), Augmentation(), **rules))
     for epoch in range(2):
@@ -116,7 +115,7 @@ def test_shards_can_be_read_shard_by_shard(animals, tmp_path):
     rules["order"] = "global"
     other = next(training_batches(source, Preprocessing(size=(8, 8)), Augmentation(), **rules))
     assert other.indices_B.tolist() != batches[0].indices_B.tolist()
-    with pytest.raises(UserError, match="order=shards is for tar shards"):
+    with pytest.raises(UserError, match="order=shards needs tar shards"):
         training_batches(
             open_folder(animals, "train"),
             Preprocessing(size=(8, 8)),

@@ -13,11 +13,10 @@ from data.pictures import encode
 from vitlab.data.folders import open_folder
 from vitlab.datasets.catalog import open_source
 from vitlab.errors import UserError
-from vitlab.shards import remote
-from vitlab.shards.index import index_path
-from vitlab.shards.packing import pack, tar_bytes
-from vitlab.shards.remote import cache_folder, find_file, is_url, read_ahead
-from vitlab.shards.source import memory_reader
+from vitlab.shards.indexing import cache_folder, read_ahead
+from vitlab.shards.packing import memory_reader, pack, tar_bytes
+from vitlab.shards.remote import RemoteFile, find_file, is_url
+from vitlab.shards.source import index_path
 
 PICTURE = encode(Image.new("RGB", (3, 2), (9, 8, 7)))
 
@@ -71,13 +70,13 @@ def test_samples_are_those_on_disk(bucket, packed, pattern):
 def test_the_index_is_made_once(bucket, packed, monkeypatch):
     upload(bucket, packed, indices=False)
     asked = []
-    real = remote.RemoteFile.read_range
+    real = RemoteFile.read_range
 
     def counted(self, offset, size):
         asked.append((offset, size))
         return real(self, offset, size)
 
-    monkeypatch.setattr(remote.RemoteFile, "read_range", counted)
+    monkeypatch.setattr(RemoteFile, "read_range", counted)
     first = open_source("memory://bucket/train-*.tar", "train")
     assert len(asked) == 4  # one read for each small shard, not one for each header
     assert first.classes == ("0", "1")
@@ -116,7 +115,7 @@ def test_a_cache_that_cannot_be_written_costs_a_warning(bucket, monkeypatch, cap
     def fail(*arguments):
         raise PermissionError(13, "Read-only file system")
 
-    monkeypatch.setattr("vitlab.shards.remote.write_text", fail)
+    monkeypatch.setattr("vitlab.shards.indexing.write_text", fail)
     assert len(open_source("memory://bucket/a.tar", "train")) == 2
     assert "not kept (Read-only file system)" in caplog.text
 
@@ -180,7 +179,7 @@ def test_without_fsspec_or_a_driver_there_is_one_line(monkeypatch):
 
 def test_a_server_that_tells_no_size(bucket, monkeypatch):
     monkeypatch.setattr(type(bucket), "info", lambda self, path: {"name": path, "size": None, "type": "file"})
-    with pytest.raises(UserError, match="does not tell the file's size"):
+    with pytest.raises(UserError, match="does not report the file's size"):
         find_file("memory://bucket/a.tar")
 
 

@@ -16,9 +16,10 @@ from vitlab.data.folders import open_folder
 from vitlab.data.sources import Sample
 from vitlab.datasets.catalog import open_source
 from vitlab.errors import UserError
-from vitlab.shards.index import from_json, index_path, index_shard, scan, to_json
-from vitlab.shards.packing import pack, pack_bytes, tar_bytes
-from vitlab.shards.source import Shard, memory_reader, open_shards, shard_source
+from vitlab.shards.indexing import index_shard, scan
+from vitlab.shards.opening import open_shards
+from vitlab.shards.packing import memory_reader, pack, pack_bytes, tar_bytes
+from vitlab.shards.source import Shard, from_json, index_path, shard_source, to_json
 from vitlab.shards.tar import walk
 
 PICTURE = encode(Image.new("RGB", (3, 2), (9, 8, 7)))
@@ -127,7 +128,7 @@ def test_a_read_only_folder_serves_without_an_index(packed, monkeypatch, caplog)
     def fail(*arguments):
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr("vitlab.shards.index.write_text", fail)
+    monkeypatch.setattr("vitlab.shards.indexing.write_text", fail)
     assert len(index_shard(shard).names) == 5
     assert "not kept (Permission denied)" in caplog.text
 

@@ -1,4 +1,4 @@
-"""`vitlab data info SOURCE`: what is in a data set; `vitlab data pack SOURCE OUT`: the same as fast tar shards."""
+"""`vitlab data info SOURCE`: what is in a data set; `vitlab data pack SOURCE OUT`: writes it as fast tar shards."""
 
 import io
 from pathlib import Path
@@ -20,7 +20,7 @@ from vitlab.shards.packing import Encoding, pack
 app = options.new_app()
 
 SPLITS: tuple[TrainOrTest, ...] = ("train", "test")
-MOST_CLASSES = 30  # as many are told one by one
+MOST_CLASSES = 30  # up to so many are listed one by one
 QUANTILES: tuple[tuple[str, Quantile], ...] = (
     ("smallest", "smallest"),
     ("5 % quantile of", "five_percent"),
@@ -48,54 +48,54 @@ def list_sources(context: typer.Context, as_json: options.JsonOption = False) ->
 def info(
     source: Annotated[str, typer.Argument(metavar="SOURCE", help="A name, an image folder, or tar shards.")],
     sheet: Annotated[
-        Path | None, typer.Option("--sheet", help="Draw some images of every class into this PNG.")
+        Path | None, typer.Option("--sheet", help="Write some images of every class into this PNG.")
     ] = None,
     every: Annotated[
-        bool, typer.Option("--all", help="Decode every image instead of a thousand of each part.")
+        bool, typer.Option("--all", help="Decode every image instead of a thousand of each split.")
     ] = False,
     as_json: options.JsonOption = False,
 ) -> None:
     """Count the images of SOURCE by class, measure their sizes, and find broken ones."""
-    parts, notes = _parts(source)
-    found = {part: describe(opened, len(opened) if every else 1000) for part, opened in parts.items()}
-    rows: list[list[str | int]] = [["images", *(found[part]["images"] for part in parts)]]
-    counts = {part: found[part]["classes"] for part in parts}
-    classes = next(iter(parts.values())).classes
+    sides, notes = _sides(source)
+    found = {side: describe(opened, len(opened) if every else 1000) for side, opened in sides.items()}
+    rows: list[list[str | int]] = [["images", *(found[side]["images"] for side in sides)]]
+    counts = {side: found[side]["classes"] for side in sides}
+    classes = next(iter(sides.values())).classes
     if len(classes) <= MOST_CLASSES:
-        rows += [[f"class {name}", *(counts[part].get(name, 0) for part in parts)] for name in classes]
+        rows += [[f"class {name}", *(counts[side].get(name, 0) for side in sides)] for name in classes]
     else:
         rows += [
-            ["classes", *(len(counts[part]) for part in parts)],
-            ["fewest images of a class", *(min(counts[part].values()) for part in parts)],
-            ["most images of a class", *(max(counts[part].values()) for part in parts)],
+            ["classes", *(len(counts[side]) for side in sides)],
+            ["fewest images per class", *(min(counts[side].values()) for side in sides)],
+            ["most images per class", *(max(counts[side].values()) for side in sides)],
         ]
-    sizes = [found[part]["sizes"] for part in parts]
+    sizes = [found[side]["sizes"] for side in sides]
     rows += [
         [f"{what} height x width", *("" if size is None else _by(size[key]) for size in sizes)]
         for what, key in QUANTILES
     ]
-    rows.append(["broken images", *(f"{len(found[part]['broken'])} of {found[part]['checked']}" for part in parts)])
-    notes += [f"broken: {error}" for part in parts for error in found[part]["broken"]]
-    show(ResultTable(f"Data set {source}", ["", *parts], rows, notes=notes, numbers=dict(found)), as_json=as_json)
+    rows.append(["broken images", *(f"{len(found[side]['broken'])} of {found[side]['checked']}" for side in sides)])
+    notes += [f"broken: {error}" for side in sides for error in found[side]["broken"]]
+    show(ResultTable(f"Data set {source}", ["", *sides], rows, notes=notes, numbers=dict(found)), as_json=as_json)
     if sheet is not None:
         picture = io.BytesIO()
-        contact_sheet(next(iter(parts.values()))).save(picture, format="PNG")
+        contact_sheet(next(iter(sides.values()))).save(picture, format="PNG")
         files.write_bytes(sheet, picture.getvalue())
         typer.echo(str(sheet), err=as_json)
 
 
-def _parts(source: str) -> tuple[dict[str, Source], list[str]]:
-    """The sides that the data set has, and why it lacks one: some of the named sets are for testing only."""
-    parts: dict[str, Source] = {}
+def _sides(source: str) -> tuple[dict[str, Source], list[str]]:
+    """The sides that the data set has, and why one is missing: some of the named sets are for testing only."""
+    sides: dict[str, Source] = {}
     notes: list[str] = []
     for split in SPLITS:
         try:
-            parts[split] = open_source(source, split)
+            sides[split] = open_source(source, split)
         except UserError as error:
-            if split == "test" and not parts:
+            if split == "test" and not sides:
                 raise
             notes.append(str(error))
-    return parts, notes
+    return sides, notes
 
 
 def _by(size: tuple[int, int]) -> str:
@@ -105,7 +105,7 @@ def _by(size: tuple[int, int]) -> str:
 @app.command("pack")
 def pack_shards(
     source: Annotated[str, typer.Argument(metavar="SOURCE", help="A name, an image folder, or tar shards.")],
-    out: Annotated[Path, typer.Argument(metavar="OUT", help="The folder for the shards; it is a SOURCE then.")],
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="The folder for the shards, itself a SOURCE then.")],
     size: Annotated[
         int | None, typer.Option("--size", min=8, help="Resize larger images to this shorter side, in pixels.")
     ] = None,
@@ -114,12 +114,12 @@ def pack_shards(
         typer.Option(
             "--encoding",
             help="same: copy the bytes. jpeg: quality 95, the default with --size. raw: pixels, ten times as large "
-            "and read several times as fast.",
+            "and several times as fast to read.",
         ),
     ] = None,
     bad_images: options.BadImagesOption = "refuse",
     workers: Annotated[
-        int | None, typer.Option("--workers", min=1, help="Threads; one a processor if not given.")
+        int | None, typer.Option("--workers", min=1, help="Threads; one per processor if not given.")
     ] = None,
     as_json: options.JsonOption = False,
 ) -> None:
@@ -138,6 +138,6 @@ def pack_shards(
         skipped += packed.skipped
     notes = [*(f"left out: {reason}" for reason in skipped[:20]), f"Use it with --data {out}"]
     show(
-        ResultTable(f"Packed {source}", ["part", "images", "shards", "MiB", "left out"], rows, notes=notes),
+        ResultTable(f"Packed {source}", ["split", "images", "shards", "MiB", "left out"], rows, notes=notes),
         as_json=as_json,
     )

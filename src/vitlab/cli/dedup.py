@@ -1,4 +1,4 @@
-"""`vitlab dedup --train SOURCE --test SOURCE`: copies of test images in a training set, and a list without them."""
+"""`vitlab dedup --train SOURCE --test SOURCE`: test images in a training set, and a list of what to leave out."""
 
 import csv
 import io
@@ -18,9 +18,9 @@ from vitlab.cli.output import show
 from vitlab.data.sources import Source
 from vitlab.datasets.catalog import open_source
 from vitlab.dedup.clean_list import write_clean_list
-from vitlab.dedup.duplicates import DETECTORS, Pair, later_copies, parse_thresholds
+from vitlab.dedup.duplicates import DETECTORS, Pair, later_duplicates, parse_thresholds
 from vitlab.dedup.pair_sheet import Shown, pair_sheet
-from vitlab.dedup.search import Embedding, Found, Search, check_search, join, read_references, run_blocks
+from vitlab.dedup.search import Embedding, Search, SearchResult, check_search, join, read_references, run_blocks
 from vitlab.dedup.signatures import Signatures, why_unreadable
 from vitlab.errors import UserError
 from vitlab.evaluation.features import features_of
@@ -37,28 +37,28 @@ app = options.new_app()
 
 @app.command()
 def dedup(
-    train: Annotated[str, typer.Option("--train", metavar="SOURCE", help="The images that you want to train on.")],
+    train: Annotated[str, typer.Option("--train", metavar="SOURCE", help="Training images.")],
     test: Annotated[
         list[str] | None,
-        typer.Option("--test", metavar="SOURCE", help="Images to test on; may be given again. Without it, copies "
-                     "within the training images are looked for."),
+        typer.Option("--test", metavar="SOURCE", help="Test images; may be given several times. Without it, duplicates "
+                     "within the training images are searched for."),
     ] = None,
     method: Annotated[
         Literal["hash", "embedding", "both"],
-        typer.Option("--method", help="hash: small pictures are compared. embedding: a model's features. Exact copies "
-                     "are always found."),
+        typer.Option("--method", help="hash: compare small pictures. embedding: compare a model's features. Exact "
+                     "duplicates are always found."),
     ] = "hash",
     model: Annotated[
-        str | None, typer.Option("--model", metavar="MODEL", help="For embedding: whose features to compare.")
+        str | None, typer.Option("--model", metavar="MODEL", help="The model for --method embedding.")
     ] = None,
-    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="The folder for what is found.")] = DEFAULT_OUT,
+    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="The folder for the results.")] = DEFAULT_OUT,
     thresholds: Annotated[
         list[str] | None,
         typer.Option("--set", metavar="NAME=VALUE", help="near=1.0: largest distance of small pictures. radius=10: "
                      "bits in which candidates' hashes may differ. cosine=0.95: smallest similarity of features."),
     ] = None,
-    rank: Annotated[int | None, typer.Option("--rank", min=0, help="Do only this share of the work, and stop.")] = None,
-    ranks: Annotated[int, typer.Option("--ranks", min=1, help="Into how many shares the work is cut.")] = 1,
+    rank: Annotated[int | None, typer.Option("--rank", min=0, help="Do this share of the work only, and stop.")] = None,
+    ranks: Annotated[int, typer.Option("--ranks", min=1, help="Number of shares that the work is divided into.")] = 1,
     bad_images: options.BadImagesOption = "refuse",
     device: options.DeviceOption = "auto",
     as_json: options.JsonOption = False,
@@ -66,21 +66,22 @@ def dedup(
     """Find training images that repeat test images, and write a clean list that training accepts."""
     if rank is not None and rank >= ranks:
         raise UserError(f"--rank {rank}: with --ranks {ranks} there are the shares 0 to {ranks - 1}")
-    limits = parse_thresholds(thresholds or [])
-    sources = tuple(open_source(name, "test") for name in test or [])
-    embedding = _embedding(method, model, device)
-    near = method != "embedding"
-    search = Search(open_source(train, "train"), sources, near, embedding, limits, out / "parts", bad_images)
+    search = Search(
+        open_source(train, "train"), tuple(open_source(name, "test") for name in test or []), method != "embedding",
+        _embedding(method, model, device), parse_thresholds(thresholds or []), out / "parts", bad_images,
+    )  # fmt: skip
+    show(_run(search, out, rank, ranks), as_json=as_json)
+
+
+def _run(search: Search, out: Path, rank: int | None, ranks: int) -> ResultTable:
+    """The search, or one share of it."""
     check_search(search)
     references = _read(search)
     with show_progress("training images", len(search.train)) as shown:
         images = run_blocks(search, references, shown.update, rank=rank or 0, ranks=1 if rank is None else ranks)
     if rank is not None:
-        show(_share_table(search, rank, ranks, images), as_json=as_json)
-        return
-    found = join(search)
-    table = _write(search, found, references, out)
-    show(table, as_json=as_json)
+        return _share_table(search, rank, ranks, images)
+    return _write(search, join(search), references, out)
 
 
 def _read(search: Search) -> Signatures:
@@ -114,9 +115,9 @@ def _share_table(search: Search, rank: int, ranks: int, images: int) -> ResultTa
     )
 
 
-def _write(search: Search, found: Found, references: Signatures, out: Path) -> ResultTable:
+def _write(search: Search, found: SearchResult, references: Signatures, out: Path) -> ResultTable:
     """Writes the list of pairs, the sheet, the clean list and the table."""
-    removed = sorted({pair.train for pair in found.pairs}) if search.tests else later_copies(found.pairs)
+    removed = sorted({pair.train for pair in found.pairs}) if search.tests else later_duplicates(found.pairs)
     table = _table(search, found, references, removed, out)
     files.write_bytes(out / "duplicates.csv", _csv(search, found.pairs).encode(errors="surrogateescape"))
     (out / "pairs.png").unlink(missing_ok=True)
@@ -133,40 +134,44 @@ def _write(search: Search, found: Found, references: Signatures, out: Path) -> R
     return table
 
 
-def _table(search: Search, found: Found, references: Signatures, removed: Sequence[int], out: Path) -> ResultTable:
-    """Test images that are in the training set: by test set, and by the surest detector that found each."""
+def _table(
+    search: Search, found: SearchResult, references: Signatures, removed: Sequence[int], out: Path
+) -> ResultTable:
+    """Test images that are in the training set: by test set, and by the most certain detector that found each."""
     rows: list[list[Cell]] = []
     numbers: dict[str, object] = {}
     start = 0
     for source in search.references:
         mine = [pair for pair in found.pairs if start <= pair.test < start + len(source)]
-        surest_by_image: dict[int, int] = {}
+        best_by_image: dict[int, int] = {}
         for pair in mine:
-            image, sureness = pair.test if search.tests else pair.train, DETECTORS.index(pair.detector)
-            surest_by_image[image] = min(sureness, surest_by_image.get(image, sureness))
-        counts = Counter(surest_by_image.values())
+            image, certainty = pair.test if search.tests else pair.train, DETECTORS.index(pair.detector)
+            best_by_image[image] = min(certainty, best_by_image.get(image, certainty))
+        counts = Counter(best_by_image.values())
         by_detector = {name: counts[number] for number, name in enumerate(DETECTORS)}
-        share = percent(len(surest_by_image) / len(source))
-        rows.append([source.name, len(source), *by_detector.values(), len(surest_by_image), share])
+        share = percent(len(best_by_image) / len(source))
+        rows.append([source.name, len(source), *by_detector.values(), len(best_by_image), share])
         bad = int((~references["readable"][start : start + len(source)]).sum()) if search.tests else 0
         numbers[source.name] = {
-            "images": len(source), "copied": len(surest_by_image), "by_detector": by_detector,
+            "images": len(source), "copied": len(best_by_image), "by_detector": by_detector,
             "pairs": len(mine), "skipped": bad,
         }  # fmt: skip
         start += len(source)
     what = "Test images" if search.tests else "Images"
     numbers |= {"train": {"images": len(search.train), "removed": len(removed), "skipped": len(found.unreadable)}}
     return ResultTable(
-        title=f"{what} that are also in {search.train.name}" if search.tests else f"Copies within {search.train.name}",
-        summary="Each image is counted once, under the surest detector that found it.",
-        columns=["test set" if search.tests else "set", "images", *DETECTORS, "together", "share"],
+        title=f"{what} that are also in {search.train.name}"
+        if search.tests
+        else f"Duplicates within {search.train.name}",
+        summary="Each image is counted once, under the most certain detector that found it.",
+        columns=["test set" if search.tests else "set", "images", *DETECTORS, "total", "share"],
         rows=rows,
         notes=_notes(search, found, references, len(removed), out),
         numbers=numbers,
     )
 
 
-def _notes(search: Search, found: Found, references: Signatures, removed: int, out: Path) -> list[str]:
+def _notes(search: Search, found: SearchResult, references: Signatures, removed: int, out: Path) -> list[str]:
     notes = []
     if search.tests:
         bad = np.flatnonzero(~references["readable"]).tolist()
@@ -175,11 +180,11 @@ def _notes(search: Search, found: Found, references: Signatures, removed: int, o
         notes += _skipped(search.train, found.unreadable[0], len(found.unreadable))
     images = f"{len(search.train):,} training images"
     if not found.pairs:
-        return [*notes, f"Nothing to remove: none of the {images} is a copy."]
+        return [*notes, f"Nothing to remove: none of the {images} is a duplicate."]
     return [
         *notes,
         f"Look at {out / 'pairs.png'}; every pair is in {out / 'duplicates.csv'}.",
-        f"{removed:,} of the {images} are to be left out: train with --set data.exclude={out / 'clean.json'}",
+        f"{removed:,} of the {images} should be left out: train with --set data.exclude={out / 'clean.json'}",
     ]
 
 
@@ -213,7 +218,7 @@ def _csv(search: Search, pairs: Sequence[Pair]) -> str:
 
 
 def _draw(search: Search, pairs: Sequence[Pair], path: Path) -> None:
-    """The least sure pairs of each detector, the least sure detector's first: those are worth a look."""
+    """The least certain pairs of each detector, the least certain detector's first: those should be checked."""
     shown: list[Shown] = []
     for detector in reversed(DETECTORS):
         mine = sorted((pair for pair in pairs if pair.detector == detector), key=lambda pair: -pair.distance)
@@ -225,7 +230,7 @@ def _draw(search: Search, pairs: Sequence[Pair], path: Path) -> None:
                 f"{detector}{distance}{', mirrored' if pair.mirrored else ''}",
             ))  # fmt: skip
     right = "test images" if search.tests else "the earlier image"
-    title = f"{len(shown):,} of {len(pairs):,} pairs, the least sure first: left training images, right {right}"
+    title = f"{len(shown):,} of {len(pairs):,} pairs, the least certain first: left training images, right {right}"
     picture = io.BytesIO()
     pair_sheet(title, shown).save(picture, format="PNG")
     files.write_bytes(path, picture.getvalue())

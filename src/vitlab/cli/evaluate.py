@@ -12,9 +12,8 @@ from vitlab import weights
 from vitlab.cli import options
 from vitlab.cli.output import show
 from vitlab.data.sources import Bad, Source
-from vitlab.datasets.catalog import known_as, open_source
+from vitlab.datasets.catalog import known_as, open_source, split_path
 from vitlab.datasets.imagenet import ObjectNetMapping, read_objectnet_mapping, read_real_labels
-from vitlab.datasets.opening import split_path
 from vitlab.errors import UserError
 from vitlab.evaluation import accuracy, dump, imagenet, uncertainty
 from vitlab.evaluation.accuracy import Accuracy

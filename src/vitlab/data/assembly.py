@@ -1,4 +1,4 @@
-"""Fills batches with images by threads: what is in a batch is planned, who makes which row does not matter."""
+"""Fills batches with images by threads: what a batch holds is fixed before; which thread makes a row has no effect."""
 
 import os
 import sys
@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from vitlab.data.augmentation.variation import Variation
+from vitlab.data.augmentation.augment import Variation
 from vitlab.data.images import RGB
 from vitlab.data.sources import Bad
 from vitlab.errors import UserError
@@ -33,12 +33,12 @@ class Batch:
         labels_B: int64 classes.
         indices_B: int64 indices into the source.
         epochs_B: int64 epoch of each sample; 0 in evaluation.
-        positions_B: int64 position of each row in the whole batch, which several ranks may share.
+        positions_B: int64 position of each row in the global batch, which several ranks may share.
         variations: what is still to be done to each image on the device (see `device_augment.vary_batch`); nothing,
             unless augmentation is left to the device.
         skipped: what was wrong with each image that was left out; the batch is smaller by as many, and nothing
             takes their place.
-        waited: seconds for which the caller stood still until the batch was there.
+        waited: seconds for which the caller waited until the batch was complete.
     """
 
     step: int
@@ -53,8 +53,14 @@ class Batch:
 
 
 @dataclass(frozen=True)
-class Plan:
-    """What a batch is to hold, known before any image is read."""
+class BatchIndices:
+    """Which images a batch holds, known before any of them is read.
+
+    Attributes:
+        step: the batch's number.
+        indices_B, epochs_B: of each image.
+        first_position: position of the first row in the global batch.
+    """
 
     step: int
     indices_B: NDArray[np.int64]
@@ -74,7 +80,7 @@ def default_workers() -> int:
 
 
 def assemble(
-    plans: Iterator[Plan],
+    wanted: Iterator[BatchIndices],
     make: Make,
     labels_N: NDArray[np.int64],
     size: tuple[int, int],
@@ -84,76 +90,83 @@ def assemble(
     pin_memory: bool = False,
     make_all: MakeAll | None = None,
 ) -> Generator[Batch]:
-    """One batch for each plan, in order; up to two more are being made meanwhile.
+    """One batch for each that is wanted, in order; up to two more are being made meanwhile.
 
     Args:
-        plans: which images.
+        wanted: which images.
         make: (epoch, index) -> uint8 RGB of `size` and its variation, if that is left to the device; called from
             several threads at once.
         labels_N: label by index.
         size: (height, width) of every image.
-        workers: threads; 0 makes the images in the caller's thread, None takes one a processor.
+        workers: threads; 0 makes the images in the caller's thread, None means one per processor.
         bad_images: "refuse" lets a UserError of `make` through, "skip" leaves the image out.
         pin_memory: whether images are put where a CUDA device can fetch them by itself.
-        make_all: makes a batch's images at once, where that is possible; `make` makes them where it says no. Only
-            without threads.
+        make_all: makes all images of a batch at once, where that is possible; where it returns False, `make` makes
+            them. Only without threads.
     """
+
+    def begun(batch: BatchIndices) -> _Filling:
+        images_BHWC = torch.empty((len(batch.indices_B), *size, 3), dtype=torch.uint8, pin_memory=pin_memory)
+        return _Filling(batch, images_BHWC, make, bad_images)
+
     threads = default_workers() if workers is None else workers
-    pool = ThreadPoolExecutor(threads, thread_name_prefix="vitlab-data") if threads else None
+    if threads:
+        yield from _by_threads(map(begun, wanted), labels_N, threads)
+    else:
+        for batch in wanted:
+            yield begun(batch).finished(labels_N, make_all)
+
+
+def _by_threads(fillings: Iterator["_Filling"], labels_N: NDArray[np.int64], threads: int) -> Generator[Batch]:
     waiting: deque[_Filling] = deque()
+    pool = ThreadPoolExecutor(threads, thread_name_prefix="vitlab-data")
     try:
-        for plan in plans:
-            images_BHWC = torch.empty((len(plan.indices_B), *size, 3), dtype=torch.uint8, pin_memory=pin_memory)
-            filling = _Filling(plan, images_BHWC, make, bad_images)
-            if pool is None:
-                yield filling.awaited(labels_N, make_all)
-                continue
+        for filling in fillings:
             filling.hand_to(pool, threads)
             waiting.append(filling)
             if len(waiting) > BATCHES_AHEAD:
-                yield waiting.popleft().awaited(labels_N)
+                yield waiting.popleft().finished(labels_N)
         while waiting:
-            yield waiting.popleft().awaited(labels_N)
+            yield waiting.popleft().finished(labels_N)
     finally:
-        if pool is not None:
-            pool.shutdown(wait=True, cancel_futures=True)
+        pool.shutdown(wait=True, cancel_futures=True)
 
 
 class _Filling:
     """A batch whose rows are being made."""
 
-    def __init__(self, plan: Plan, images_BHWC: Tensor, make: Make, bad_images: Bad) -> None:
-        self._plan = plan
+    def __init__(self, wanted: BatchIndices, images_BHWC: Tensor, make: Make, bad_images: Bad) -> None:
+        self._wanted = wanted
         self._images_BHWC = images_BHWC
         self._make = make
         self._skips = bad_images == "skip"
         self._variations: dict[int, Variation] = {}  # by row; each row is written by one thread
-        self._parts: list[Future[dict[int, str]]] | None = None
+        self._chunks: list[Future[dict[int, str]]] | None = None
 
     def hand_to(self, pool: ThreadPoolExecutor, threads: int) -> None:
         """Lets threads make the rows, each about as many."""
         rows = len(self._images_BHWC)
         size = max(SMALLEST_CHUNK, -(-rows // threads))
         chunks = [range(start, min(start + size, rows)) for start in range(0, rows, size)]
-        self._parts = [pool.submit(self._fill, chunk) for chunk in chunks]
+        self._chunks = [pool.submit(self._fill, chunk) for chunk in chunks]
 
-    def awaited(self, labels_N: NDArray[np.int64], make_all: MakeAll | None = None) -> Batch:
+    def finished(self, labels_N: NDArray[np.int64], make_all: MakeAll | None = None) -> Batch:
         """The batch, once all of its rows are made; without the rows of bad images."""
         start = perf_counter()
-        plan = self._plan
-        if make_all is not None and make_all(plan.epochs_B, plan.indices_B, self._images_BHWC.numpy()):
+        wanted = self._wanted
+        if make_all is not None and make_all(wanted.epochs_B, wanted.indices_B, self._images_BHWC.numpy()):
             bad: dict[int, str] = {}
-        elif self._parts is None:
+        elif self._chunks is None:
             bad = self._fill(range(len(self._images_BHWC)))
         else:
-            bad = {row: reason for part in self._parts for row, reason in part.result().items()}
+            bad = {row: reason for chunk in self._chunks for row, reason in chunk.result().items()}
         batch = Batch(
-            step=self._plan.step,
+            step=wanted.step,
             images_BHWC=self._images_BHWC,
-            labels_B=torch.from_numpy(labels_N[self._plan.indices_B]),
-            indices_B=torch.from_numpy(self._plan.indices_B),
-            epochs_B=torch.from_numpy(self._plan.epochs_B),
-            positions_B=self._plan.first_position + torch.arange(len(self._plan.indices_B)),
+            labels_B=torch.from_numpy(labels_N[wanted.indices_B]),
+            indices_B=torch.from_numpy(wanted.indices_B),
+            epochs_B=torch.from_numpy(wanted.epochs_B),
+            positions_B=wanted.first_position + torch.arange(len(wanted.indices_B)),
             variations=tuple(self._variations[row] for row in sorted(self._variations)),
             waited=perf_counter() - start,
         )
@@ -165,7 +178,7 @@ class _Filling:
         bad: dict[int, str] = {}
         for row in rows:
             try:
-                image_HWC, variation = self._make(int(self._plan.epochs_B[row]), int(self._plan.indices_B[row]))
+                image_HWC, variation = self._make(int(self._wanted.epochs_B[row]), int(self._wanted.indices_B[row]))
                 images_BHWC[row] = image_HWC
                 if variation is not None:
                     self._variations[row] = variation

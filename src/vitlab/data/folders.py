@@ -1,4 +1,4 @@
-"""Image folders: one folder a class, with or without a split of their own."""
+"""Image folders: one folder per class, with or without a split of their own."""
 
 import logging
 import os
@@ -11,19 +11,19 @@ from numpy.typing import NDArray
 
 from vitlab.data.decoding.pillow import refuse
 from vitlab.data.images import is_image_name, read_file, walk_images
-from vitlab.data.sources import Bad, Sample, TrainOrTest, check_classes, fingerprint, split_by_name
+from vitlab.data.sources import Bad, NotInShards, Sample, TrainOrTest, check_classes, fingerprint, split_by_name
 from vitlab.errors import UserError
 
 TEST_FOLDERS = ("val", "validation", "test")
 LAYOUT = "put images into train/CLASS/ and val/CLASS/, or into CLASS/ to have them split"
 
-Row = tuple[Path, int]  # an image file and its label
+LabelledFile = tuple[Path, int]  # an image file and its label
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, eq=False)
-class FolderSource:
+class FolderSource(NotInShards):
     """Image files with labels; see `sources.Source`. Keys are the files' paths below `root`."""
 
     name: str
@@ -51,12 +51,12 @@ def open_folder(folder: Path, split: TrainOrTest, bad: Bad = "refuse") -> Folder
     """Opens one side of an image folder.
 
     `folder` holds train/ and one of val/, validation/ and test/ (the first that exists), each with one folder
-    a class; or it holds one folder a class itself, and is split 80 / 20 by the file names. Class names are
-    the training folders' in sorted order, so an empty class shifts no label. Images may lie deeper; hidden
+    per class; or it holds one folder per class itself, and is split 80 / 20 by the file names. Class names are
+    the training folders' in sorted order, so an empty class does not shift labels. Images may lie deeper; hidden
     files are left out; links are followed.
 
     Raises:
-        UserError: no class folders, a single class, a class that training does not have; an empty or unreadable
+        UserError: no class folders, a single class, a class without training images; an empty or unreadable
             file, unless `bad` is "skip".
     """
     train = folder / "train"
@@ -71,7 +71,7 @@ def open_folder(folder: Path, split: TrainOrTest, bad: Bad = "refuse") -> Folder
         if test.is_dir():
             return files_source(str(test), test, classes, _rows(test, _scan(test, warn=True), classes), bad)
     raise UserError(
-        f"{folder}: there is train/ but none of {', '.join(f'{name}/' for name in TEST_FOLDERS)}; "
+        f"{folder}: there is train/ but no {' or '.join(f'{name}/' for name in TEST_FOLDERS)}; "
         f"add one, or name {train} as the source to have it split"
     )
 
@@ -79,13 +79,13 @@ def open_folder(folder: Path, split: TrainOrTest, bad: Bad = "refuse") -> Folder
 def open_class_folders(
     folder: Path, name: str, bad: Bad = "refuse", *, root: Path, classes: tuple[str, ...] | None = None
 ) -> FolderSource:
-    """Every image of a folder that holds one folder a class, without any split.
+    """Every image of a folder that holds one folder per class, without any split.
 
     Args:
         folder: what is read.
         name: what the source is called.
         bad: whether an empty or unreadable file is refused or left out.
-        root: what the keys start from; `folder` or one above it.
+        root: what the keys are relative to; `folder` or one above it.
         classes: the training side's, where they are known.
 
     Raises:
@@ -109,16 +109,18 @@ def _split_one(folder: Path, split: TrainOrTest, bad: Bad) -> FolderSource:
     found = _scan(folder, warn=split == "train")
     classes = _filled(found)
     rows = _rows(folder, found, classes)
-    whole = files_source(f"{folder} ({split} part)", folder, classes, rows, bad)
-    # All names are divided, those of unreadable files too: a file that breaks moves no other to the other side.
+    all_files = files_source(f"{folder} ({split} part)", folder, classes, rows, bad)
+    # All names are divided, those of unreadable files too: a file that becomes unreadable moves no other one.
     names = [path.relative_to(folder).as_posix() for path, _ in rows]
     kept = {rows[index][0] for index in split_by_name(names, [label for _, label in rows], split)}
     mine = [
-        (Path(file), int(label)) for file, label in zip(whole.files, whole.labels_N, strict=True) if Path(file) in kept
+        (Path(file), int(label))
+        for file, label in zip(all_files.files, all_files.labels_N, strict=True)
+        if Path(file) in kept
     ]
     if not mine:
-        raise UserError(f"{folder}: {len(rows)} images are too few to split; give two or more of a class")
-    return replace(files_source(whole.name, folder, classes, mine), skipped=whole.skipped)
+        raise UserError(f"{folder}: {len(rows)} images are too few to split; give two or more per class")
+    return replace(files_source(all_files.name, folder, classes, mine), skipped=all_files.skipped)
 
 
 def _class_folders(folder: Path) -> list[Path]:
@@ -129,10 +131,10 @@ def _class_folders(folder: Path) -> list[Path]:
             flat = any(is_image_name(entry.name) for entry in kept)
     except OSError as error:
         raise UserError(
-            f"{folder}: this folder cannot be listed ({error.strerror}); check it and its rights"
+            f"{folder}: this folder cannot be listed ({error.strerror}); check it and its permissions"
         ) from error
     if not folders:
-        what = "its images are in no class folders" if flat else "it holds no class folders"
+        what = "its images are not in class folders" if flat else "it holds no class folders"
         raise UserError(f"{folder}: {what}; {LAYOUT}")
     return folders
 
@@ -150,8 +152,8 @@ def _filled(found: dict[str, list[Path]]) -> tuple[str, ...]:
     return tuple(name for name, files in found.items() if files)
 
 
-def _rows(folder: Path, found: dict[str, list[Path]], classes: tuple[str, ...]) -> list[Row]:
-    """Every image with its label; a class that training does not have is refused."""
+def _rows(folder: Path, found: dict[str, list[Path]], classes: tuple[str, ...]) -> list[LabelledFile]:
+    """Every image with its label; a class without training images is refused."""
     foreign = [name for name in _filled(found) if name not in classes]
     if foreign:
         listed = ", ".join(f"'{name}'" for name in foreign[:10]) + (" ..." if len(foreign) > 10 else "")
@@ -163,7 +165,7 @@ def _rows(folder: Path, found: dict[str, list[Path]], classes: tuple[str, ...]) 
 
 
 def _size(path: Path) -> int:
-    """The file's size in bytes; an empty or vanished file is refused here, before any training."""
+    """The file's size in bytes; an empty or missing file is refused here, before any training."""
     try:
         size = path.stat().st_size
     except OSError as error:
@@ -174,7 +176,7 @@ def _size(path: Path) -> int:
 
 
 def files_source(
-    name: str, root: Path, classes: tuple[str, ...], rows: Sequence[Row], bad: Bad = "refuse"
+    name: str, root: Path, classes: tuple[str, ...], rows: Sequence[LabelledFile], bad: Bad = "refuse"
 ) -> FolderSource:
     """A source of image files whose labels are known.
 
@@ -186,7 +188,7 @@ def files_source(
         bad: whether an empty or unreadable file is refused or left out.
 
     Raises:
-        UserError: fewer than two classes, no file left, or one that is refused.
+        UserError: fewer than two classes, no file left, or a file that is refused.
     """
     check_classes(name, classes)
     kept: list[tuple[Path, int, int]] = []
@@ -199,7 +201,7 @@ def files_source(
                 raise
             skipped.append(str(error))
     if not kept:
-        raise UserError(f"{name}: not one of its {len(rows):,} images can be read; check the folder {root}")
+        raise UserError(f"{name}: none of its {len(rows):,} images can be read; check the folder {root}")
     return FolderSource(
         name=name,
         classes=classes,

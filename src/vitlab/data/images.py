@@ -1,4 +1,4 @@
-"""Bytes -> RGB array: the one decoder of training, evaluation and serving; and where image files are."""
+"""Image files: found, read, and decoded to RGB arrays by the one decoder of training, evaluation and serving."""
 
 import logging
 import os
@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from PIL import Image
 from PIL.JpegImagePlugin import JpegImageFile
 
-from vitlab.data.decoding.jpeg import decode_quickly, largest_shrink, quick_size
+from vitlab.data.decoding import ppm
+from vitlab.data.decoding.jpeg import JPEG_MAGIC, decode_quickly, largest_shrink, quick_size
 from vitlab.data.decoding.pillow import (
     MAX_BYTES,
     SUFFIXES,
@@ -23,7 +24,6 @@ from vitlab.data.decoding.pillow import (
     refusing,
     turn_of,
 )
-from vitlab.data.decoding.ppm import is_ppm, read_ppm
 from vitlab.errors import UserError
 
 RGB = NDArray[np.uint8]  # (height, width, 3)
@@ -41,7 +41,7 @@ SIDEWAYS = (
 
 
 class _Once(logging.Filter):
-    """Lets a message through once, whatever image it names."""
+    """Lets each kind of message through once, whatever image it names."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -58,25 +58,25 @@ log = logging.getLogger(__name__)
 log.addFilter(_Once())
 
 
-def decode(data: bytes, name: str) -> RGB:
+def decode(data: bytes | RGB, name: str) -> RGB:
     """Decodes an image file's bytes to RGB.
 
     EXIF orientation is applied. Grey becomes three equal channels, 16-bit grey is scaled to 8 bits, a palette
     is looked up, CMYK is converted, and transparency, also a palette's or a colour key's, is laid over white.
-    Of an animation the first frame is taken. The first image of each unusual kind is told in the log.
+    Of an animation the first frame is taken. The first image of each unusual kind is logged.
 
     Args:
-        data: the bytes of a JPEG, PNG, WebP, GIF, BMP or TIFF file, or of a binary PPM.
+        data: the bytes of a JPEG, PNG, WebP, GIF, BMP or TIFF file, or of a binary PPM; or pixels, which are copied.
         name: what to call it in an error.
 
     Returns:
-        image_HWC: uint8 RGB.
+        image_HWC: uint8 RGB, the caller's own.
 
     Raises:
         UserError: it is empty, too large in bytes or pixels, in another format, damaged or cut short.
     """
     image_HWC = open_picture(data, name).pixels()
-    return image_HWC if image_HWC.flags.owndata else image_HWC.copy()
+    return image_HWC if image_HWC.flags.owndata and image_HWC is not data else image_HWC.copy()
 
 
 @dataclass(frozen=True, eq=False)
@@ -96,31 +96,34 @@ class Picture:
     pixels: Callable[..., RGB]
 
     def largest_shrink(self, smallest: tuple[int, int]) -> int:
-        """By how much the whole picture may be shrunk in decoding and still hold `smallest` (height, width)."""
+        """By how much the picture may be shrunk in decoding and still hold `smallest` (height, width)."""
         return largest_shrink(self.height, self.width, smallest) if self.shrinkable else 1
 
 
 def as_picture(image_HWC: RGB) -> Picture:
-    """Pixels that are decoded already."""
+    """A picture of pixels that are decoded already."""
     return Picture(image_HWC.shape[0], image_HWC.shape[1], False, lambda shrink=1: image_HWC)
 
 
-def open_picture(data: bytes, name: str) -> Picture:
-    """Reads an image file's header; see `decode` for what is understood.
+def open_picture(data: bytes | RGB, name: str) -> Picture:
+    """Reads an image file's header; see `decode` for what is understood. Pixels are not copied.
 
     Raises:
         UserError: it is empty, too large in bytes or pixels, in another format, or its header is damaged.
     """
-    if is_ppm(data):
-        return as_picture(read_ppm(data, name))
-    quick = quick_size(data)
+    if not isinstance(data, bytes):
+        check_size(data.shape[1], data.shape[0], name)
+        return as_picture(data)
+    if data.startswith(ppm.MAGIC):
+        return as_picture(ppm.read_ppm(data, name))
+    quick = quick_size(data) if data.startswith(JPEG_MAGIC) else None
     if quick is not None:
         check_size(quick[1], quick[0], name)
         return _jpeg_picture(data, name, quick, turn=None)
     image = open_image(data, name)
     if isinstance(image, JpegImageFile) and image.mode in ("RGB", "L"):
         return _jpeg_picture(data, name, (image.height, image.width), turn_of(image))
-    # Other formats may tell their orientation behind the pixels, and cannot be shrunk: decode at once.
+    # Other formats may store their orientation behind the pixels, and cannot be shrunk: decode at once.
     with refusing(name):
         image.load()
     return as_picture(_upright(_rgb_pixels(image, name), turn_of(image)))
@@ -149,7 +152,7 @@ def _decode_slowly(data: bytes, name: str, shrink: int) -> RGB:
 
 
 def _rgb_pixels(image: Image.Image, name: str) -> RGB:
-    """A loaded image's pixels; of a large one strip by strip, so that it is never there three times over."""
+    """A loaded image's pixels; of a large one strip by strip, so that it is never in memory three times."""
     width, height = image.size
     if width * height <= STRIP_PIXELS:
         return np.array(_to_rgb(image, name))
@@ -169,22 +172,22 @@ def _to_rgb(image: Image.Image, name: str) -> Image.Image:
     if image.mode == "RGB" and "transparency" not in image.info:
         return image
     if image.mode in GREY_16:
-        _tell_once("16-bit grey is scaled to 8 bits", name)
+        _warn_once("16-bit grey is scaled to 8 bits", name)
         grey_HW = np.asarray(image, dtype=np.uint32)
         return Image.fromarray(((grey_HW + 128) // 257).astype(np.uint8)).convert("RGB")
     if image.mode in TRANSPARENT or (image.mode in OPAQUE and "transparency" in image.info):
-        _tell_once("transparency is laid over white", name)
+        _warn_once("transparency is laid over white", name)
         transparent = image.convert("RGBA")
         white = Image.new("RGBA", image.size, "white")
         return Image.alpha_composite(white, transparent).convert("RGB")
     if image.mode in OPAQUE:
         if image.mode in ("P", "CMYK"):
-            _tell_once({"P": "a palette's colours are looked up", "CMYK": "CMYK is converted to RGB"}[image.mode], name)
+            _warn_once({"P": "a palette's colours are looked up", "CMYK": "CMYK is converted to RGB"}[image.mode], name)
         return image.convert("RGB")
     raise refuse(name, f"pixels of Pillow's mode {image.mode} (32-bit, Lab or more exotic) have no defined colour")
 
 
-def _tell_once(what: str, name: str) -> None:
+def _warn_once(what: str, name: str) -> None:
     log.warning("%s: %s; so is every other image of this kind", name, what)
 
 
@@ -249,7 +252,7 @@ def _walk(folder: Path, above: frozenset[tuple[int, int]]) -> list[Path]:
                     found.append(Path(entry.path))
     except OSError as error:
         raise UserError(
-            f"{folder}: this folder cannot be listed ({error.strerror}); check it and its rights"
+            f"{folder}: this folder cannot be listed ({error.strerror}); check it and its permissions"
         ) from error
     return found
 

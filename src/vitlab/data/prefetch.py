@@ -1,4 +1,4 @@
-"""Moves batches to the device while it works on the one before."""
+"""Moves batches to the device while it works on the previous one."""
 
 from collections.abc import Generator
 from contextlib import closing
@@ -10,7 +10,7 @@ from vitlab.data.assembly import Batch
 
 
 def prefetched(batches: Generator[Batch], device: torch.device) -> Generator[Batch]:
-    """The same batches with images and labels on `device`, where that is a CUDA device one batch ahead.
+    """The same batches with images and labels on `device`, on a CUDA device one batch ahead.
 
     The bytes travel on a stream of their own, so that neither host nor device waits for them; that needs batches in
     pinned memory (`pin_memory` of `loader.training_batches`). Indices and epochs stay on the host.
@@ -35,7 +35,7 @@ def _one_ahead(batches: Generator[Batch], device: torch.device) -> Generator[Bat
             moved = _moved(batch, device)
         if ahead is not None:
             yield ahead
-        # The copy was asked for a whole step ago; from here on the device's own stream may use it.
+        # The copy was started one step ago; from here on the device's own stream may use it.
         current = torch.cuda.current_stream(device)
         current.wait_stream(stream)
         for tensor in (moved.images_BHWC, moved.labels_B):

@@ -19,7 +19,7 @@ KERNELS = {
 def _box(height: int, width: int, preprocessing: Preprocessing) -> tuple[float, float, float, float]:
     """What resizing to size / crop and cutting the centre would keep: (left, top, right, bottom).
 
-    It is found before resizing, so that a strip of 1 x 10,000 pixels is never blown up as a whole.
+    It is found before resizing, so that a strip of 1 x 10,000 pixels is never enlarged entirely.
     """
     out_height, out_width = preprocessing.size
     whole_height = max(out_height, round(out_height / preprocessing.crop))
@@ -43,7 +43,7 @@ def prepare(image_HWC: RGB, preprocessing: Preprocessing) -> RGB:
         preprocessing: the model's.
 
     Returns:
-        uint8 RGB of `preprocessing.size`; the same array where nothing has to be done.
+        uint8 RGB of `preprocessing.size`; the same array where nothing needs to be done.
     """
     height, width = image_HWC.shape[:2]
     out_height, out_width = preprocessing.size
@@ -68,7 +68,7 @@ def bilinear(image_HWC: RGB, size: tuple[int, int]) -> RGB:
     """
     if image_HWC.shape[:2] == size:
         return image_HWC
-    # Exactly torch's channels-last layout, or it would turn the result into planes, which costs half again as much.
+    # Exactly torch's channels-last layout, or it would turn the result into planes, which costs 50 % more.
     pixels_1HWC = _tensor(np.ascontiguousarray(image_HWC))[None]
     resized_1CHW = functional.interpolate(pixels_1HWC.permute(0, 3, 1, 2), size, mode="bilinear", align_corners=False)
     return resized_1CHW[0].permute(1, 2, 0).contiguous().numpy()

@@ -9,7 +9,7 @@ from vitlab.data.images import decode
 from vitlab.data.sources import Source
 from vitlab.errors import UserError
 
-CELL = 72  # pixels a side of a picture on a contact sheet
+CELL = 72  # pixels per side of a picture on a contact sheet
 MARGIN = 6
 LABEL_WIDTH = 120
 
@@ -47,7 +47,7 @@ def describe(source: Source, samples: int = 1000) -> Description:
         samples: how many images to decode at most; `len(source)` checks every image.
 
     Returns:
-        name, fingerprint, number of images, images a class, number decoded, their sizes (None where none can be
+        name, fingerprint, number of images, images per class, number decoded, their sizes (None where none can be
         decoded), and the error of each one that is broken.
     """
     counts = np.bincount(source.labels_N, minlength=len(source.classes)).tolist()
@@ -89,7 +89,7 @@ def _sizes(shapes: list[tuple[int, int]]) -> Sizes | None:
 
 
 def contact_sheet(source: Source, rows: int = 10, columns: int = 12) -> Image.Image:
-    """A picture of a source's first images: one class a row, its name at the left.
+    """A picture of a source's first images: one class per row, its name at the left.
 
     An image that cannot be decoded is a crossed cell.
 

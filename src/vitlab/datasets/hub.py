@@ -9,8 +9,7 @@ from typing import Any
 from urllib.parse import parse_qsl
 
 from vitlab.data.decoding.pillow import describe_error
-from vitlab.data.selections import SelectedSource, keyed_split, select
-from vitlab.data.sources import TEST_SHARE, TrainOrTest
+from vitlab.data.sources import TEST_SHARE, SelectedSource, TrainOrTest, keyed_split, select
 from vitlab.datasets.tables import Columns, TableSource, table_source
 from vitlab.errors import UserError
 
@@ -41,7 +40,7 @@ def hub_splits(source: str) -> dict[str, Any]:
     """
     match = HUB_ID.fullmatch(source)
     if match is None:
-        raise UserError(f"{source}: this is no hub id; write hf://owner/name or hf://owner/name@config")
+        raise UserError(f"{source}: this is not a hub id; write hf://owner/name or hf://owner/name@config")
     name, config = match.groups()
 
     def load(datasets: Any) -> Any:
@@ -53,7 +52,7 @@ def hub_splits(source: str) -> dict[str, Any]:
 
 @contextmanager
 def _offline_if_out_of_reach(datasets: Any) -> Iterator[None]:
-    """Where there is no network, only the cache is looked at.
+    """Without a network only the cache is used.
 
     The hub's own client would try six times over half a minute before that.
     """
@@ -148,7 +147,7 @@ def _loaded(source: str, load: Callable[[Any], Any]) -> dict[str, Any]:
 
 @contextmanager
 def _quiet(datasets: Any) -> Iterator[None]:
-    """What these packages log would stand beside our one line."""
+    """Silences what these packages would log next to our one line."""
     from huggingface_hub.utils import logging as of_hub
 
     logs = (datasets.logging, of_hub)
@@ -169,7 +168,7 @@ def _reason(source: str, error: Exception) -> str:
     if "scripts are no longer supported" in text:
         return f"{source}: it is a script, and code of a data set is never run; look for a Parquet version of it"
     if "Gated" in kind or "gated" in text:
-        return f"{source}: it is gated; accept its terms on the hub, then log in with `hf auth login`"
+        return f"{source}: access to it is restricted; accept its terms on the hub, then log in with `hf auth login`"
     if isinstance(error, PermissionError) or "Read-only file system" in text:
         return f"{source}: the cache cannot be written ({text}); set HF_HOME to a folder that can"
     if isinstance(error, ConnectionError) or "Offline" in kind:
@@ -208,7 +207,7 @@ def open_table(
 def split_source(
     found: Mapping[str, Any], split: str, source: str, columns: Columns, classes: tuple[str, ...] | None = None
 ) -> TableSource:
-    """One split of a table as it is: "train", "validation" or "test", whatever it is spelled as there.
+    """One split of a table, not divided further: "train", "validation" or "test", however it is spelled there.
 
     Raises:
         UserError: see `table_source`; or there is no such split.

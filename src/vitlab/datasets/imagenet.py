@@ -1,13 +1,12 @@
 """ImageNet and what is measured with it: flat validation folders, ReaL labels, ImageNetV2, ObjectNet."""
 
 import re
-from dataclasses import dataclass
 from pathlib import Path
 
-from vitlab.data.folders import FolderSource, Row, files_source, open_class_folders
+from vitlab.data.folders import FolderSource, LabelledFile, files_source, open_class_folders
 from vitlab.data.images import walk_images
 from vitlab.data.sources import Bad
-from vitlab.datasets.listings import number, read_csv, read_json, read_rows, read_text
+from vitlab.datasets.annotation_files import number, read_csv, read_json, read_rows, read_text
 from vitlab.datasets.photos import flat_images
 from vitlab.errors import UserError
 
@@ -17,11 +16,14 @@ SYNSET = re.compile(r"n\d{8}")
 REAL_IMAGES = 50_000
 CLASSES = 1000
 
+# The classes that ObjectNet shares with ImageNet: ObjectNet's name -> ImageNet labels, one or several
+ObjectNetMapping = dict[str, tuple[int, ...]]
+
 
 def open_imagenet(folder: Path, split: str, bad: Bad = "refuse") -> FolderSource:
     """ImageNet-1k (Russakovsky et al. 2015): train/SYNSET/NAME.JPEG, and val/SYNSET/NAME.JPEG or a flat val/.
 
-    Labels are the places of the sorted synsets. A flat val/ needs one of the lists that are handed out with it, in
+    Labels are the places of the sorted synsets. A flat val/ needs one of the lists that are published with it, in
     `folder`: imagenet_2012_validation_synset_labels.txt (a synset for each file in sorted order) or Kaggle's
     LOC_val_solution.csv. The numbers of the development kit (ILSVRC2012_validation_ground_truth.txt) have an order
     of their own and are not read. Validation images come sorted by their own names, whatever folder they are in:
@@ -53,7 +55,7 @@ def _synsets(folder: Path, root: Path) -> tuple[str, ...]:
     return tuple(sorted(set(_listed_synsets(folder, flat))))
 
 
-def _validation(folder: Path, val: Path, classes: tuple[str, ...]) -> list[Row]:
+def _validation(folder: Path, val: Path, classes: tuple[str, ...]) -> list[LabelledFile]:
     """Validation images, sorted by their own names, with labels."""
     labels = {synset: label for label, synset in enumerate(classes)}
     flat = flat_images(val)
@@ -78,7 +80,7 @@ def _listed_synsets(folder: Path, images: list[Path]) -> list[str]:
         known = {row["ImageId"]: row["PredictionString"].partition(" ")[0] for row in rows}
         missing = next((path.name for path in images if path.stem not in known), None)
         if missing is not None:
-            raise UserError(f"{folder / KAGGLE}: it has no label for {missing}; get it again")
+            raise UserError(f"{folder / KAGGLE}: it has no label for {missing}; download it again")
         return [known[path.stem] for path in images]
     raise UserError(f"{folder}: val/ is flat; put {SYNSETS} or {KAGGLE} beside it, or sort it into val/SYNSET/")
 
@@ -86,7 +88,7 @@ def _listed_synsets(folder: Path, images: list[Path]) -> list[str]:
 def open_imagenet_v2(folder: Path, split: str, bad: Bad = "refuse") -> FolderSource:
     """ImageNetV2 (Recht et al. 2019): folders 0 .. 999 whose names are ImageNet's labels themselves.
 
-    Sorted as text, 10 would come before 2, which is how wrong accuracies come about; here they are numbers.
+    Sorted as text, 10 would come before 2, a common cause of wrong accuracies; here they are numbers.
 
     Raises:
         UserError: a folder has another name; it holds no images.
@@ -95,7 +97,7 @@ def open_imagenet_v2(folder: Path, split: str, bad: Bad = "refuse") -> FolderSou
         raise UserError(f"{folder}: ImageNetV2 has a test split only")
     inner = sorted(path for path in folder.glob("imagenetv2-*") if path.is_dir())
     root = inner[0] if len(inner) == 1 else folder
-    rows: list[Row] = []
+    rows: list[LabelledFile] = []
     for path in sorted(root.iterdir()) if root.is_dir() else []:
         if path.is_dir() and not path.name.startswith("."):
             label = number(path.name, root, 1) if path.name.isdigit() else CLASSES
@@ -113,23 +115,23 @@ def read_real_labels(path: Path) -> list[list[int]]:
     List i belongs to ILSVRC2012_val_{i + 1:08d}.JPEG. An empty list leaves its image out of the accuracy.
 
     Raises:
-        UserError: it is no list of 50,000 lists of different numbers from 0 to 999.
+        UserError: it is not a list of 50,000 lists of different numbers from 0 to 999.
     """
     found = read_json(path)
     if not isinstance(found, list) or len(found) != REAL_IMAGES:
         count = f"{len(found):,} entries" if isinstance(found, list) else "no list"
         raise UserError(f"{path}: it holds {count}; ReaL has a list for each of {REAL_IMAGES:,} images")
     for row, labels in enumerate(found):
-        whole = isinstance(labels, list) and all(type(label) is int and 0 <= label < CLASSES for label in labels)
-        if not whole or len(set(labels)) != len(labels):
-            raise UserError(f"{path}: entry {row} is {str(labels)[:40]}, no list of different labels from 0 to 999")
+        valid = isinstance(labels, list) and all(type(label) is int and 0 <= label < CLASSES for label in labels)
+        if not valid or len(set(labels)) != len(labels):
+            raise UserError(f"{path}: entry {row} is {str(labels)[:40]}, not a list of different labels from 0 to 999")
     return found
 
 
 def open_objectnet(folder: Path, split: str, bad: Bad = "refuse") -> FolderSource:
     """ObjectNet (Barbu et al. 2019): images/FOLDER/NAME.png and mappings/folder_to_objectnet_label.json; test only.
 
-    All 313 classes, by the sorted names of the mapping. The images have a red border of one pixel, which is left on.
+    All 313 classes, by the sorted names of the mapping. The images have a red border of one pixel, which is kept.
 
     Raises:
         UserError: a file is missing or malformed, or a folder has no class.
@@ -139,7 +141,7 @@ def open_objectnet(folder: Path, split: str, bad: Bad = "refuse") -> FolderSourc
     mapping = _names(folder / "mappings/folder_to_objectnet_label.json")
     classes = sorted(set(mapping.values()))
     labels = {name: label for label, name in enumerate(classes)}
-    rows: list[Row] = []
+    rows: list[LabelledFile] = []
     images = folder / "images"
     for image in walk_images(images):
         name = image.relative_to(images).parts[0]
@@ -147,13 +149,6 @@ def open_objectnet(folder: Path, split: str, bad: Bad = "refuse") -> FolderSourc
             raise UserError(f"{images / name}: this folder is no class of ObjectNet's mapping; is the path right?")
         rows.append((image, labels[mapping[name]]))
     return files_source(f"{folder} (test part)", folder, tuple(classes), rows, bad)
-
-
-@dataclass(frozen=True)
-class ObjectNetMapping:
-    """The classes that ObjectNet shares with ImageNet: ObjectNet's name -> ImageNet labels, one or several."""
-
-    shared: dict[str, tuple[int, ...]]
 
 
 def read_objectnet_mapping(folder: Path) -> ObjectNetMapping:
@@ -172,23 +167,23 @@ def read_objectnet_mapping(folder: Path) -> ObjectNetMapping:
     lines = [line.strip() for line in read_text(lines_path).splitlines()]
     ids = read_json(ids_path)
     if not isinstance(ids, dict) or not all(type(line) is int and 0 <= line < len(lines) for line in ids.values()):
-        raise UserError(f"{ids_path}: it does not map labels to lines of {lines_path.name}; get it again")
+        raise UserError(f"{ids_path}: it does not map labels to lines of {lines_path.name}; download it again")
     by_name = {lines[line]: number(str(label), ids_path, row) for row, (label, line) in enumerate(ids.items(), 1)}
-    found: dict[str, tuple[int, ...]] = {}
+    found: ObjectNetMapping = {}
     for name, joined in shared.items():
         unknown = next((part for part in joined.split("; ") if part not in by_name), None)
         if unknown is not None:
-            raise UserError(f"{mappings}: ImageNet has no class named {unknown[:60]!r}; get the mappings again")
+            raise UserError(f"{mappings}: ImageNet has no class named {unknown[:60]!r}; download the mappings again")
         found[name] = tuple(by_name[part] for part in joined.split("; "))
     every = [label for labels in found.values() for label in labels]
     if len(set(every)) != len(every):
-        raise UserError(f"{mappings}: an ImageNet class belongs to two classes of ObjectNet; get the mappings again")
-    return ObjectNetMapping(found)
+        raise UserError(f"{mappings}: an ImageNet class is in two classes of ObjectNet; download the mappings again")
+    return found
 
 
 def _names(path: Path) -> dict[str, str]:
     """A JSON object of text to text."""
     found = read_json(path)
     if not isinstance(found, dict) or not found or not all(isinstance(value, str) for value in found.values()):
-        raise UserError(f"{path}: this is no mapping of names to names; get it again")
+        raise UserError(f"{path}: this is not a mapping of names to names; download it again")
     return found

@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass as checked_dataclass
 
-from vitlab.data.selections import SelectedSource, select
-from vitlab.data.sources import Sample, Source
+from vitlab.data.block_cache import BlockCache
+from vitlab.data.sources import Sample, SelectedSource, Source, select
 from vitlab.errors import UserError
 from vitlab.files import write_text
 
@@ -43,7 +43,7 @@ _ADAPTER = TypeAdapter(Manifest)
 
 
 def digest(samples: Sequence[tuple[str, str]]) -> str:
-    """SHA-256 over the samples as compact JSON: what pins a whole split."""
+    """SHA-256 over the samples as compact JSON: what pins an entire split."""
     text = json.dumps([list(sample) for sample in samples], ensure_ascii=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()
 
@@ -55,13 +55,13 @@ def make_manifest(source: Source, data: str, split: str) -> Manifest:
         UserError: a sample cannot be read.
     """
     samples = tuple(
-        (source.key(index), hashlib.sha256(source.read(index).data).hexdigest()) for index in range(len(source))
+        (source.key(index), hashlib.sha256(source.read(index).encoded).hexdigest()) for index in range(len(source))
     )
     return Manifest(data, split, samples, digest(samples))
 
 
 def write_manifest(path: Path, manifest: Manifest) -> None:
-    """Writes a manifest as JSON, whole or not at all."""
+    """Writes a manifest as JSON, completely or not at all."""
     write_text(path, _ADAPTER.dump_json(manifest).decode() + "\n")
 
 
@@ -70,25 +70,25 @@ def read_manifest(path: Path, sha256: str | None = None) -> Manifest:
 
     Args:
         path: the JSON file.
-        sha256: what its hash has to be, where that is known.
+        sha256: its expected hash, where that is known.
 
     Raises:
         UserError: it is missing, malformed, larger than 1 GiB, was changed after it was written, names a sample twice,
-            or is another one than expected.
+            or is not the expected one.
     """
     try:
         if path.stat().st_size > MAX_MANIFEST:
             raise UserError(f"{path}: this manifest is larger than 1 GiB; write it again")
         manifest = _ADAPTER.validate_json(path.read_bytes())
     except OSError as error:
-        raise UserError(f"{path}: it cannot be read ({error.strerror}); check the file and its rights") from error
+        raise UserError(f"{path}: it cannot be read ({error.strerror}); check the file and its permissions") from error
     except ValidationError as error:
-        raise UserError(f"{path}: this is no split manifest of version 1; write it again") from error
+        raise UserError(f"{path}: this is not a split manifest of version 1; write it again") from error
     found = digest(manifest.samples)
     if found != manifest.sha256:
-        raise UserError(f"{path}: it was changed after it was written (its hash is {found[:12]}...); get it again")
+        raise UserError(f"{path}: it was changed after it was written (its hash is {found[:12]}...); download it again")
     if sha256 is not None and found != sha256:
-        raise UserError(f"{path}: its hash is {found[:12]}..., {sha256[:12]}... is expected; get the right manifest")
+        raise UserError(f"{path}: its hash is {found[:12]}..., {sha256[:12]}... is expected; use the right manifest")
     if len({key for key, _ in manifest.samples}) != len(manifest.samples):
         raise UserError(f"{path}: it names a sample twice; write it again")
     return manifest
@@ -96,7 +96,7 @@ def read_manifest(path: Path, sha256: str | None = None) -> Manifest:
 
 @dataclass(frozen=True, eq=False)
 class PinnedSource:
-    """The samples of a manifest; see `sources.Source`. A sample whose bytes are others than pinned is refused."""
+    """The samples of a manifest; see `sources.Source`. A sample whose bytes differ from the pinned ones is refused."""
 
     base: SelectedSource
     manifest: Manifest
@@ -115,6 +115,11 @@ class PinnedSource:
     def labels_N(self) -> NDArray[np.int64]:  # noqa: N802
         """(N,) labels."""
         return self.base.labels_N
+
+    @property
+    def shards_N(self) -> NDArray[np.int64] | None:  # noqa: N802
+        """The sources' shards."""
+        return self.base.shards_N
 
     @property
     def fingerprint(self) -> str:
@@ -138,13 +143,17 @@ class PinnedSource:
         """The sample at `index`; see `sources.Source.read`.
 
         Raises:
-            UserError: also, its bytes are not those that the manifest pins.
+            UserError: also where its bytes are not those that the manifest pins.
         """
         sample = self.base.read(index)
-        found, pinned = hashlib.sha256(sample.data).hexdigest(), self.manifest.samples[index][1]
+        found, pinned = hashlib.sha256(sample.encoded).hexdigest(), self.manifest.samples[index][1]
         if found != pinned:
             raise UserError(f"{sample.name}: its SHA-256 is {found[:12]}..., the manifest pins {pinned[:12]}...")
         return sample
+
+    def with_block_cache(self, cache: BlockCache) -> "PinnedSource":
+        """The same samples; see `sources.Source.with_block_cache`."""
+        return replace(self, base=self.base.with_block_cache(cache))
 
 
 def pin(manifest: Manifest, sources: Sequence[Source], name: str) -> PinnedSource:
@@ -156,7 +165,7 @@ def pin(manifest: Manifest, sources: Sequence[Source], name: str) -> PinnedSourc
         name: what the result is called.
 
     Raises:
-        UserError: a sample is in none of the sources.
+        UserError: a sample is not in any of the sources.
     """
     places = {
         source.key(index): (number, index) for number, source in enumerate(sources) for index in range(len(source))

@@ -3,12 +3,20 @@
 Hub names were true when they were written down, but nothing here depends on them: `hf://` opens any other.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
 
-from vitlab.datasets.cifar import open_cifar10, open_cifar100
+from vitlab.data.sources import Bad, Source
+from vitlab.datasets.array_files import (
+    NORB_STEMS,
+    open_cifar10,
+    open_cifar100,
+    open_smallnorb_azimuth,
+    open_smallnorb_elevation,
+    open_svhn,
+)
 from vitlab.datasets.imagenet import KAGGLE, SYNSETS, open_imagenet, open_imagenet_v2, open_objectnet
-from vitlab.datasets.official import Layout
 from vitlab.datasets.photos import (
     open_birds,
     open_caltech101,
@@ -20,18 +28,52 @@ from vitlab.datasets.photos import (
 )
 from vitlab.datasets.synthetic import (
     DSPRITES_FILE,
-    NORB_STEMS,
     open_clevr_count,
     open_clevr_distance,
     open_dsprites_location,
     open_dsprites_orientation,
     open_kitti,
-    open_smallnorb_azimuth,
-    open_smallnorb_elevation,
-    open_svhn,
 )
 from vitlab.recipes import vtab
 from vitlab.recipes.vtab import Cut
+
+Reader = Callable[[Path, str, Bad], Source]  # (folder, official split, bad) -> all its samples
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How people have a data set on disk: the files by which it is known, what it looks like, and who reads it."""
+
+    markers: tuple[str, ...]
+    looks: str
+    read: Reader
+    inner: tuple[str, ...] = ()  # folders that an archive wraps around it
+    pickled: tuple[str, ...] = ()  # files by which a version of it is known that is never read
+    alone: bool = False  # whether its order matters, so that no other form will do
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a named data set is read from: a folder, or else the hub.
+
+    Attributes:
+        name: the data set's.
+        folder: the user's; None reads from the hub.
+        hub: hf://owner/name[@config][?label=COLUMN].
+        layout: its own, beside those that every data set may have.
+        classes: how many there are.
+        exact: whether another number of them is refused.
+        bad: see `folders.open_folder`.
+    """
+
+    name: str
+    folder: Path | None
+    hub: str | None
+    layout: Layout | None
+    classes: int
+    bad: Bad = "refuse"
+    exact: bool = True
+
 
 CLEVR_LOOKS = "images/, scenes/CLEVR_train_scenes.json, scenes/CLEVR_val_scenes.json"
 NORB_LOOKS = "smallnorb-5x...-{training,testing}-{dat,info}.mat"

@@ -1,108 +1,223 @@
-"""The official splits of a data set that has a name, from a folder of any layout that is understood, or the hub."""
+"""Opens the data sets that have a name: finds where one lies, and cuts the wanted part out of its official splits."""
 
+import logging
 import re
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
+
 from vitlab.data.folders import folder_classes, open_class_folders
-from vitlab.data.selections import hashed_order
-from vitlab.data.sources import Bad, Source
+from vitlab.data.sources import Bad, Source, Split, hashed_order, keyed_split, select
 from vitlab.datasets.hub import find_parquet, hub_splits, parquet_splits, split_columns, split_source
+from vitlab.datasets.manifests import pin, read_manifest
+from vitlab.datasets.named import SETS, VTAB_PLACES, Place
 from vitlab.datasets.tables import Columns, TableSource
 from vitlab.errors import UserError
-from vitlab.shards.source import ShardSource, open_shards
+from vitlab.recipes import vtab
+from vitlab.recipes.vtab import Cut, SplitName, VtabTask
+from vitlab.shards.opening import open_shards
+from vitlab.shards.source import ShardSource
 
-Reader = Callable[[Path, str, Bad], Source]  # (folder, official split, bad) -> all its samples
 ALIASES = {"train": ("train",), "validation": ("val", "validation", "valid"), "test": ("test",)}
+VTAB_SPLITS: dict[Split, SplitName] = {
+    "train": "train800val200",
+    "test": "test",
+    "dev-train": "train800",
+    "dev": "val200",
+}
+
+log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
-class Layout:
-    """How people have a data set on disk: the files by which it is known, what it looks like, and who reads it."""
+def open_named(name: str, folder: Path | None, part: Split, bad: Bad = "refuse") -> Source:
+    """One part of a data set of the catalog.
 
-    markers: tuple[str, ...]
-    looks: str
-    read: Reader
-    inner: tuple[str, ...] = ()  # folders that an archive wraps around it
-    pickled: tuple[str, ...] = ()  # files by which a version of it is known that is never read
-    alone: bool = False  # whether its order matters, so that no other form will do
+    A folder may hold splits/PART.json, a manifest (see `manifests`) that says which samples the part has; for a VTAB
+    task PART is train800, val200, train800val200 or test, and the third consists of the first two where only these are
+    pinned. Without a manifest a part is cut by the task's rule.
 
-
-@dataclass(frozen=True)
-class Place:
-    """Where a named data set is read from: a folder, or else the hub.
-
-    Attributes:
-        name: the data set's.
-        folder: the user's; None reads from the hub.
-        hub: hf://owner/name[@config][?label=COLUMN].
-        layout: its own, beside those that every data set may have.
-        classes: how many there are.
-        exact: whether another number of them is refused.
-        bad: see `folders.open_folder`.
-    """
-
-    name: str
-    folder: Path | None
-    hub: str | None
-    layout: Layout | None
-    classes: int
-    bad: Bad = "refuse"
-    exact: bool = True
-
-
-def open_official(place: Place, split: str) -> Source:
-    """All samples of an official split: "train", "validation" or "test".
-
-    In a folder these are looked for in turn: the data set's own layout; Parquet files; tar shards SPLIT-*.tar or
-    SPLIT/*.tar; SPLIT/CLASS/ image folders; for "train" also CLASS/ image folders without any split.
+    Args:
+        name: one of `named.names`.
+        folder: where it lies; None for the hub.
+        part: the wanted part.
+        bad: whether unreadable files and incomplete samples are refused or left out.
 
     Raises:
-        UserError: nothing of this is there, it is refused, or its classes are not as many as the data set has.
+        UserError: it is not there, not complete, or refused.
     """
-    source = _from_hub(place, split) if place.folder is None else _from_folder(place, place.folder, split)
-    return _with_classes(source, place)
+    if name.startswith("vtab/"):
+        return _open_vtab(vtab.get(name), folder, part, bad)
+    found = SETS[name]
+    place = Place(name, folder, found.hub, found.layout, found.classes, bad, found.exact)
+    if part == "test":
+        return _pinned(place, part, (found.test,)) or _cut(place, (found.test,), f"{name} (test part)")
+    if found.train is None:
+        raise UserError(f"{name}: this data set is for testing only; it has no {part} part")
+    pinned = _pinned(place, part, (found.train,))
+    if pinned is not None:
+        return pinned
+    train = _pinned(place, "train", (found.train,)) or _cut(place, (found.train,), f"{name} (train part)")
+    return train if part == "train" else development(train, name, part, found.dev_share)
 
 
-def ordered(source: Source) -> list[int]:
-    """A split's order for cutting: a table's or a shard's own; files and arrays, which lie sorted, by hash."""
-    if isinstance(source, TableSource | ShardSource):
-        return list(range(len(source)))
-    return hashed_order(source)
+def development(train: Source, name: str, part: Split, share: float) -> Source:
+    """dev-train or dev: a fixed division of the training side by the SHA-256 of the keys, the same share of each class.
+
+    Args:
+        train: the training side.
+        name: what the data set is called.
+        part: "dev-train" or "dev".
+        share: of each class that goes into dev.
+
+    Raises:
+        UserError: it is too small to be divided.
+    """
+    kept = keyed_split(train, "test" if part == "dev" else "train", share)
+    return select(f"{name} ({part} part)", [(train, kept)])
 
 
-def _from_hub(place: Place, split: str) -> Source:
+def _cut(place: Place, cuts: tuple[Cut, ...], name: str) -> Source:
+    """The samples that the cuts take from the official splits, in order."""
+    splits = {split: open_official(place, split) for split in sorted({cut.split for cut in cuts})}
+    opened = {split: source for split, (source, _) in splits.items()}
+    if cuts == (Cut(cuts[0].split),):
+        return opened[cuts[0].split]
+    orders = {
+        split: range(len(source)) if is_ordered else hashed_order(source)
+        for split, (source, is_ordered) in splits.items()
+    }
+    try:
+        chosen = [
+            (opened[cut.split], [orders[cut.split][at] for at in cut.bounds(len(opened[cut.split]))]) for cut in cuts
+        ]
+    except UserError as error:
+        raise UserError(f"{place.folder or place.hub}: {error}; is {place.name} complete?") from error
+    return select(name, chosen)
+
+
+def _pinned(place: Place, split: str, cuts: tuple[Cut, ...]) -> Source | None:
+    """The split that splits/SPLIT.json in the folder pins, where there is one."""
+    path = _manifest_path(place, split)
+    if path is None:
+        return None
+    manifest = read_manifest(path)
+    if manifest.data != place.name or manifest.split != split:
+        raise UserError(
+            f"{path}: it is the manifest of {manifest.data}'s {manifest.split}; put the right one in its place"
+        )
+    opened = [open_official(place, official)[0] for official in sorted({cut.split for cut in cuts})]
+    return pin(manifest, opened, f"{place.name} ({split} part)")
+
+
+def _manifest_path(place: Place, split: str) -> Path | None:
+    path = None if place.folder is None else place.folder / "splits" / f"{split}.json"
+    return path if path is not None and path.is_file() else None
+
+
+def _open_vtab(task: VtabTask, folder: Path | None, part: Split, bad: Bad) -> Source:
+    layout, hub = VTAB_PLACES[task.name]
+    place = Place(f"vtab/{task.name}", folder, hub, layout, task.classes, bad)
+    split = VTAB_SPLITS[part]
+    cuts = task.parts(split)
+    pinned = _pinned(place, split, cuts)
+    if pinned is not None:
+        return pinned
+    name = f"{place.name} ({split} part)"
+    halves: tuple[Split, Split] = ("dev-train", "dev")
+    if part == "train" and any(_manifest_path(place, VTAB_SPLITS[half]) is not None for half in halves):
+        both = [_open_vtab(task, folder, half, bad) for half in halves]
+        return select(name, [(source, range(len(source))) for source in both])
+    source = _cut(place, cuts, name)
+    if split == "test":
+        if len(source) != task.test_images:
+            log.warning("%s: %s images where the benchmark has %s", source.name, len(source), task.test_images)
+    elif (held := len(np.unique(source.labels_N))) < min(task.classes, len(source) // 20):
+        log.warning("%s: it holds %s of %s classes; its order may be sorted", source.name, held, task.classes)
+    return source
+
+
+def open_official(place: Place, split: str) -> tuple[Source, bool]:
+    """All samples of an official split ("train", "validation" or "test"), and whether their order may be cut.
+
+    In a folder these are looked for in turn: the data set's own layout; Parquet files; tar shards SPLIT-*.tar or
+    SPLIT/*.tar; SPLIT/CLASS/ image folders; for "train" also CLASS/ image folders without any split. Tables and shards
+    have an order of their own; files and arrays are sorted by class.
+
+    Raises:
+        UserError: nothing of this exists, it is refused, or its classes are not as many as the data set has.
+    """
+    rows = _table_or_shards(place, split)
+    if rows is not None:
+        numbers = tuple(map(str, range(place.classes)))
+        if place.exact and rows.classes == numbers[: len(rows.classes)]:
+            rows = replace(rows, classes=numbers)  # the last classes have no sample, and no names
+        return _checked(rows, place), True
+    return _checked(_files(place, split), place), False
+
+
+def _checked(source: Source, place: Place) -> Source:
+    count = len(source.classes)
+    if place.exact and count != place.classes:
+        raise UserError(
+            f"{source.name}: it has {count:,} classes, {place.name} has {place.classes:,}; is it the right one?"
+        )
+    return source
+
+
+def _table_or_shards(place: Place, split: str) -> TableSource | ShardSource | None:
+    if place.folder is None:
+        return _from_hub(place, split)
+    if _own_layout(place, place.folder) is not None:
+        return None
+    tables = find_parquet(place.folder)
+    if tables:
+        return split_source(parquet_splits(tables, str(place.folder)), split, str(place.folder), Columns())
+    return _from_shards(place.folder, split, place.bad)
+
+
+def _files(place: Place, split: str) -> Source:
+    assert place.folder is not None
+    root = _own_layout(place, place.folder)
+    if place.layout is not None and root is not None:
+        return place.layout.read(root, split, place.bad)
+    return _from_classes(place, place.folder, split)
+
+
+def _own_layout(place: Place, folder: Path) -> Path | None:
+    """Where the data set lies in its own layout, if it does.
+
+    Raises:
+        UserError: there is no such folder; it holds pickles; or no other layout will do.
+    """
+    if not folder.is_dir():
+        raise UserError(f"{folder}: there is no such folder; {place.name} is looked for there")
+    if place.layout is None:
+        return None
+    for root in (folder, *(folder / name for name in place.layout.inner)):
+        if any((root / marker).exists() for marker in place.layout.markers):
+            return root
+    if any((folder / name).exists() for name in place.layout.pickled):
+        raise UserError(
+            f"{folder}: this version of {place.name} consists of pickles, which can run code; "
+            f"download the binary version ({place.layout.looks})"
+        )
+    if place.layout.alone:
+        raise UserError(f"{folder}: {place.name} must lie there as {place.layout.looks}; nothing of it was found")
+    return None
+
+
+def _from_hub(place: Place, split: str) -> TableSource:
     if place.hub is None:
         raise UserError(
             f"{place.name}: no hub version of it is known; give its folder as {place.name}=PATH, "
-            f"or as $VITLAB_DATA/{place.name} (docs/datasets.md tells the layouts)"
+            f"or as $VITLAB_DATA/{place.name} (docs/datasets.md lists the layouts)"
         )
     address, columns = split_columns(place.hub)
     return split_source(hub_splits(address), split, address, columns)
 
 
-def _from_folder(place: Place, folder: Path, split: str) -> Source:
-    if not folder.is_dir():
-        raise UserError(f"{folder}: there is no such folder; it is where {place.name} is looked for")
-    if place.layout is not None:
-        for root in (folder, *(folder / name for name in place.layout.inner)):
-            if any((root / marker).exists() for marker in place.layout.markers):
-                return place.layout.read(root, split, place.bad)
-        if any((folder / name).exists() for name in place.layout.pickled):
-            raise UserError(
-                f"{folder}: this version of {place.name} consists of pickles, which can run code; "
-                f"get the binary version ({place.layout.looks})"
-            )
-        if place.layout.alone:
-            raise UserError(f"{folder}: {place.name} has to lie there as {place.layout.looks}; nothing of it is there")
-    tables = find_parquet(folder)
-    if tables:
-        return split_source(parquet_splits(tables, str(folder)), split, str(folder), Columns())
-    return _from_shards(folder, split, place.bad) or _from_classes(place, folder, split)
-
-
-def _from_shards(folder: Path, split: str, bad: Bad) -> Source | None:
+def _from_shards(folder: Path, split: str, bad: Bad) -> ShardSource | None:
     def tars(wanted: str) -> list[Path]:
         names = ALIASES[wanted]
         flat = [path for path in sorted(folder.glob("*.tar")) if re.split(r"[-_.]", path.name)[0] in names]
@@ -135,16 +250,3 @@ def _from_classes(place: Place, folder: Path, split: str) -> Source:
 
 def _side(folder: Path, split: str) -> Path | None:
     return next((folder / name for name in ALIASES[split] if (folder / name).is_dir()), None)
-
-
-def _with_classes(source: Source, place: Place) -> Source:
-    """The source with as many classes as the data set has: plain numbers are filled up, anything else is refused."""
-    count = len(source.classes)
-    if count == place.classes or not place.exact:
-        return source
-    numbers = tuple(map(str, range(place.classes)))
-    if count < place.classes and source.classes == numbers[:count] and isinstance(source, TableSource | ShardSource):
-        return replace(source, classes=numbers)
-    raise UserError(
-        f"{source.name}: it has {count:,} classes, {place.name} has {place.classes:,}; is it the right one?"
-    )

@@ -1,4 +1,4 @@
-"""Photo collections in the layout in which they are handed out: images, and lists that divide and label them.
+"""Photo collections in the layout in which they are published: images, and lists that divide and label them.
 
 Each reader takes the folder and an official split, and gives the images with labels in the lists' order.
 """
@@ -9,21 +9,20 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from vitlab.data.folders import FolderSource, Row, files_source, open_class_folders
+from vitlab.data.folders import FolderSource, LabelledFile, files_source, open_class_folders
 from vitlab.data.images import is_image_name
 from vitlab.data.sources import Bad, name_rank
-from vitlab.datasets.listings import inside, number, read_csv, read_rows
-from vitlab.datasets.matfiles import read_mat
+from vitlab.datasets.annotation_files import inside, number, read_csv, read_mat, read_rows
 from vitlab.errors import UserError
 
-CALTECH_TRAIN = 30  # images a class for training, as in the original evaluation; the rest is for testing
+CALTECH_TRAIN = 30  # images per class for training, as in the original evaluation; the rest is for testing
 
 
 def _no_split(folder: Path, split: str) -> UserError:
     return UserError(f"{folder}: this data set has no {split} split")
 
 
-def _source(folder: Path, split: str, classes: Iterable[str], rows: list[Row], bad: Bad) -> FolderSource:
+def _source(folder: Path, split: str, classes: Iterable[str], rows: list[LabelledFile], bad: Bad) -> FolderSource:
     return files_source(f"{folder} ({split} part)", folder, tuple(classes), rows, bad)
 
 
@@ -38,7 +37,7 @@ def open_pets(folder: Path, split: str, bad: Bad = "refuse") -> FolderSource:
         raise _no_split(folder, split)
     classes = {label: breed for _, label, breed in _pets(folder / "annotations" / lists["train"])}
     if sorted(classes) != list(range(len(classes))):
-        raise UserError(f"{folder}: the classes in annotations/trainval.txt have gaps; get the data set again")
+        raise UserError(f"{folder}: the classes in annotations/trainval.txt have gaps; download the data set again")
     listing = folder / "annotations" / lists[split]
     rows = [(inside(folder / "images", f"{name}.jpg", listing), label) for name, label, _ in _pets(listing)]
     return _source(folder, split, [classes[label] for label in sorted(classes)], rows, bad)
@@ -66,7 +65,7 @@ def open_flowers(folder: Path, split: str, bad: Bad = "refuse") -> FolderSource:
     labels_N = _whole(read_mat(folder / "imagelabels.mat", ("labels",))["labels"])
     chosen_N = _whole(read_mat(folder / "setid.mat", (lists[split],))[lists[split]])
     if (chosen_N < 1).any() or (chosen_N > len(labels_N)).any() or (labels_N < 1).any():
-        raise UserError(f"{folder}: setid.mat and imagelabels.mat do not belong together; get both again")
+        raise UserError(f"{folder}: setid.mat and imagelabels.mat do not match; download both again")
     rows = [(folder / "jpg" / f"image_{image:05d}.jpg", int(labels_N[image - 1]) - 1) for image in chosen_N.tolist()]
     return _source(folder, split, map(str, range(1, int(labels_N.max()) + 1)), rows, bad)
 
@@ -105,7 +104,7 @@ def _open_listed(folder: Path, split: str, lists: dict[str, str], where: Path, i
     names = [name for (name, *_) in read_rows(listing, 1)]
     foreign = next((name for name in names if _class_of(name) not in labels), None)
     if foreign is not None:
-        raise UserError(f"{listing}: no training images for the class of {foreign!r}; get the data set again")
+        raise UserError(f"{listing}: no training images for the class of {foreign!r}; download the data set again")
     rows = [(inside(images, name, listing), labels[_class_of(name)]) for name in names]
     return _source(folder, split, classes, rows, bad)
 
@@ -128,7 +127,7 @@ def open_birds(folder: Path, split: str, bad: Bad = "refuse") -> FolderSource:
         for name in ("images.txt", "image_class_labels.txt", "train_test_split.txt", "classes.txt")
     )
     if not images.keys() == labels.keys() == sides.keys() or set(labels.values()) - classes.keys():
-        raise UserError(f"{folder}: images.txt and the lists beside it do not belong together; get all again")
+        raise UserError(f"{folder}: images.txt and the lists beside it do not match; download all of them again")
     wanted = "1" if split == "train" else "0"
     order = {key: label for label, key in enumerate(classes)}
     rows = [
@@ -162,30 +161,30 @@ def open_retinopathy(folder: Path, split: str, bad: Bad = "refuse") -> FolderSou
         for place, row in enumerate(found, 1)
     ]
     if any(label > 4 for _, label in rows):
-        raise UserError(f"{listing}: it has levels beyond 4; get the data set again")
+        raise UserError(f"{listing}: it has levels beyond 4; download the data set again")
     return _source(folder, split, map(str, range(5)), rows, bad)
 
 
 def open_caltech101(folder: Path, split: str, bad: Bad = "refuse") -> FolderSource:
-    """Caltech-101 (Fei-Fei et al. 2004), one folder a class: 30 images of each for training, the rest for testing.
+    """Caltech-101 (Fei-Fei et al. 2004), one folder per class: 30 images of each for training, the rest for testing.
 
-    Which 30 is drawn anew by everyone; here they are the first by the SHA-256 of CLASS/NAME. A manifest pins others.
+    Everyone draws their own 30; here they are the first by the SHA-256 of CLASS/NAME. A manifest pins others.
 
     Raises:
         UserError: see `folders.open_folder`; a class of fewer than 31 images.
     """
     if split not in ("train", "test"):
         raise _no_split(folder, split)
-    whole = open_class_folders(folder, str(folder), bad, root=folder)
-    rows: list[Row] = []
-    for label, name in enumerate(whole.classes):
-        indices = np.flatnonzero(whole.labels_N == label).tolist()
-        ranked = sorted(indices, key=lambda index: name_rank(whole.key(index)))
+    images = open_class_folders(folder, str(folder), bad, root=folder)
+    rows: list[LabelledFile] = []
+    for label, name in enumerate(images.classes):
+        indices = np.flatnonzero(images.labels_N == label).tolist()
+        ranked = sorted(indices, key=lambda index: name_rank(images.key(index)))
         if len(ranked) <= CALTECH_TRAIN:
-            raise UserError(f"{folder / name}: {len(ranked)} images are too few; Caltech-101 has 31 or more of a class")
+            raise UserError(f"{folder / name}: {len(ranked)} images are too few; Caltech-101 has 31 or more per class")
         chosen = ranked[:CALTECH_TRAIN] if split == "train" else ranked[CALTECH_TRAIN:]
-        rows += [(Path(whole.files[index]), label) for index in sorted(chosen)]
-    return _source(folder, split, whole.classes, rows, bad)
+        rows += [(Path(images.files[index]), label) for index in sorted(chosen)]
+    return _source(folder, split, images.classes, rows, bad)
 
 
 def flat_images(folder: Path) -> list[Path]:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from vitlab.data.decoding.pillow import MAX_BYTES, refuse
 from vitlab.data.images import read_file
-from vitlab.data.sources import Sample, check_classes, fingerprint
+from vitlab.data.sources import NotInShards, Sample, check_classes, fingerprint
 from vitlab.errors import UserError
 
 IMAGE_NAMES = ("image", "img", "jpg", "jpeg", "png", "webp")
@@ -31,7 +31,7 @@ class Columns:
 
 
 @dataclass(frozen=True, eq=False)
-class TableSource:
+class TableSource(NotInShards):
     """Rows of a table; see `sources.Source`. Keys are SPLIT/ROW.
 
     Attributes:
@@ -86,7 +86,7 @@ def table_source(
         classes: the training side's names, where they are known; a ClassLabel of other names is refused.
 
     Raises:
-        UserError: a column is missing or of a wrong type; a label is below 0, none of the classes, missing, not a
+        UserError: a column is missing or of a wrong type; a label is below 0, outside the classes, missing, not a
             number, or text (the first such row is named); fewer than two classes.
     """
     image = _column(dataset, name, columns.image, "image", IMAGE_NAMES, _is_image)

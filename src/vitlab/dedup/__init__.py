@@ -1,1 +1,1 @@
-"""What finding near-duplicates is made of: hashes, their search, the proof on pixels, and lists without copies."""
+"""The search for near-duplicates: hashes, their look-up, the comparison of pixels, and lists of what to leave out."""

@@ -18,7 +18,7 @@ BATCH = 256
 FURTHEST = 0.12  # scales and shifts that are tried, as a share of the half side
 COARSE_STEPS, FINE_STEPS = 2, 3  # the coarse ones have converged after two
 EDGE = 3  # pixels of each border that are left out: blurring carries what lies outside into them
-REFINED_BELOW = 5.0  # of the distance after coarse alignment; copies are below it, most other pairs above
+REFINED_BELOW = 5.0  # of the distance after coarse alignment; duplicates are below it, most other pairs above
 GAIN = 1.15  # brightness may differ by so much
 RESIDUAL_FLOOR, CORRELATION_FLOOR = 0.5, 1e-3  # rounding of the pictures: neither factor of the distance is zero
 
@@ -26,9 +26,9 @@ RESIDUAL_FLOOR, CORRELATION_FLOOR = 0.5, 1e-3  # rounding of the pictures: neith
 def distances(first_NSS: Thumbnails, second_NSS: Thumbnails) -> NDArray[np.float64]:
     """How far each pair of pictures (N, S, S) is from being one: (r + 1/2) sqrt(1 - rho + 1/1000).
 
-    0.016 for the same picture; docs/dedup.md tells what copies and other pairs reach, and how that was measured. A
+    0.016 for the same picture; docs/dedup.md says what duplicates and other pairs reach, and how that was measured. A
     pair that is far apart after coarse alignment is not aligned further. Mirror one side beforehand to find mirrored
-    copies.
+    duplicates.
     """
     found = [
         _distances(first_NSS[start : start + BATCH], second_NSS[start : start + BATCH])
@@ -140,7 +140,7 @@ def _inside(places_NS: Floats) -> NDArray[np.bool_]:
 def _largest_difference(first_NSS: Floats, second_NSS: Floats, overlap: _Overlap) -> NDArray[np.float64]:
     """The largest blurred difference (N,) in grey levels of the brighter picture, after a gain with clipping at white.
 
-    The darker picture gets the gain, so that what a brighter copy lost at white is lost on both sides.
+    The darker picture gets the gain, so that what a brighter duplicate lost at white is lost on both sides.
     """
     both = overlap.both_NSS
     first, second = first_NSS * both, overlap.bring(second_NSS) * both

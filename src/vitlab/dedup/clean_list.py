@@ -9,8 +9,7 @@ from typing import Annotated, Any, Literal
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from vitlab.data.selections import SelectedSource, select
-from vitlab.data.sources import Source
+from vitlab.data.sources import SelectedSource, Source, select
 from vitlab.errors import UserError
 from vitlab.files import write_bytes
 
@@ -47,7 +46,7 @@ def write_clean_list(path: Path, source: Source, removed: Iterable[int], reason:
         path: the JSON file.
         source: the data set.
         removed: indices into it.
-        reason: a JSON object that says why.
+        reason: a JSON object that says why they were chosen.
     """
     content: dict[str, Any] = {
         "format": FORMAT,
@@ -80,7 +79,7 @@ def read_clean_list(path: Path) -> CleanList:
         content = json.loads(data)
         clean = CleanList.model_validate_json(data)
     except (ValidationError, ValueError, RecursionError) as error:
-        raise UserError(f"{path}: this is no clean list of version 1; `vitlab dedup` writes one") from error
+        raise UserError(f"{path}: this is not a clean list of version 1; `vitlab dedup` writes one") from error
     del content["sha256"]
     if _digest(content) != clean.sha256:
         raise UserError(f"{path}: this clean list was changed after it was written; run `vitlab dedup` again")
@@ -88,9 +87,9 @@ def read_clean_list(path: Path) -> CleanList:
 
 
 def without(source: Source, path: Path | str) -> Source:
-    """A source without the samples that a clean list removes; the same source where it removes none.
+    """A source without the samples that a clean list removes; the same source where it removes nothing.
 
-    Its fingerprint differs from the whole source's, so that a checkpoint of one is not taken for the other's.
+    Its fingerprint differs from the full source's, so that a checkpoint of one is not mistaken for the other's.
 
     Raises:
         UserError: the clean list is unreadable or another data set's, or it removes everything.
@@ -98,8 +97,8 @@ def without(source: Source, path: Path | str) -> Source:
     clean = read_clean_list(Path(path))
     if clean.fingerprint != source.fingerprint or clean.images != len(source):
         raise UserError(
-            f"{path}: this clean list is of {clean.source} ({clean.images:,} images, {clean.fingerprint[:12]}), not of "
-            f"{source.name} ({len(source):,} images, {source.fingerprint[:12]}); run `vitlab dedup` on the latter"
+            f"{path}: this clean list was made for {clean.source} ({clean.images:,} images, {clean.fingerprint[:12]}), "
+            f"not for {source.name} ({len(source):,} images, {source.fingerprint[:12]}); run `vitlab dedup` on it"
         )
     for index, key in clean.removed:
         if index >= len(source) or _text(source.key(index)) != key:

@@ -1,7 +1,7 @@
-"""Copies and near copies of test images among training images (paper: section 4.1, "Datasets").
+"""Duplicates and near-duplicates of test images among training images (paper: section 4.1, "Datasets").
 
-The paper names no detector; these are this package's own. Three look at an image's file, its pixels, and its small
-picture; a fourth compares a model's features, which are handed in. Legend: N = training images of one block, T = test
+The paper names no detector; these are this package's own. Three compare images' files, their pixels, and their small
+pictures; a fourth compares a model's features, which are passed in. Legend: N = training images of one block, T = test
 images, D = width of features.
 """
 
@@ -47,7 +47,7 @@ class Pair(NamedTuple):
         train, test: their indices.
         detector: the surest one that found them.
         distance: 0 for "file" and "pixels", that of `alignment.distances` for "near", 1 - cosine for "embedding".
-        mirrored: whether one is the mirror image of the other; told by "near" only.
+        mirrored: whether one is the mirror image of the other; known for "near" only.
     """
 
     train: int
@@ -81,12 +81,12 @@ def parse_thresholds(changes: Iterable[str]) -> Thresholds:
 
 
 @dataclass(frozen=True, eq=False)
-class CopyIndex:
-    """Test images, ready for training images to be looked up among them.
+class DuplicateIndex:
+    """Test images, among which training images can be looked up.
 
     Attributes:
         signatures: of all test images (T,).
-        codes: every hash under which a copy may be found; None where only exact copies are looked for.
+        codes: every hash under which a duplicate may be found; None where only exact duplicates are searched for.
         owners: the test image of each of those codes.
         mirrored: whether the code is of the mirrored image.
     """
@@ -97,20 +97,20 @@ class CopyIndex:
     mirrored: NDArray[np.bool_]
 
 
-def build_index(signatures: Signatures, *, near: bool) -> CopyIndex:
-    """An index of test images: 1.1 KB an image, 1.0 KB more where near copies are looked for as well."""
+def build_index(signatures: Signatures, *, near: bool) -> DuplicateIndex:
+    """An index of test images: 1.1 KB per image, 1.0 KB more where near-duplicates are searched for as well."""
     if not near:
-        return CopyIndex(signatures, None, np.zeros(0, np.int64), np.zeros(0, np.bool_))
+        return DuplicateIndex(signatures, None, np.zeros(0, np.int64), np.zeros(0, np.bool_))
     comparable = np.flatnonzero(signatures["readable"] & ~is_blank(signatures["thumbnail"]))
     codes_TV = np.concatenate(
         [np.zeros((0, VARIANTS), np.uint64)]
-        + [variant_hashes(signatures["thumbnail"][part]) for part in _parts(comparable, CANDIDATES_AT_ONCE)]
+        + [variant_hashes(signatures["thumbnail"][chunk]) for chunk in _chunks(comparable, CANDIDATES_AT_ONCE)]
     )
     mirrored = np.tile(np.arange(VARIANTS) % 2 == 1, len(comparable))
-    return CopyIndex(signatures, hamming_index(codes_TV.ravel()), np.repeat(comparable, VARIANTS), mirrored)
+    return DuplicateIndex(signatures, hamming_index(codes_TV.ravel()), np.repeat(comparable, VARIANTS), mirrored)
 
 
-def find_exact(train: Signatures, index: CopyIndex) -> list[Pair]:
+def find_exact(train: Signatures, index: DuplicateIndex) -> list[Pair]:
     """Training images (N,) whose file, or whose decoded pixels, are those of a test image."""
     pairs: list[Pair] = []
     for detector in DETECTORS[:2]:
@@ -121,7 +121,7 @@ def find_exact(train: Signatures, index: CopyIndex) -> list[Pair]:
     return pairs
 
 
-def find_near(train: Signatures, index: CopyIndex, thresholds: Thresholds) -> list[Pair]:
+def find_near(train: Signatures, index: DuplicateIndex, thresholds: Thresholds) -> list[Pair]:
     """Training images (N,) that show a test image with changes: re-encoded, resized, mirrored, cropped, brightened.
 
     Candidates are found by their hashes and then compared by their small pictures. Blank images are left out: they
@@ -132,8 +132,8 @@ def find_near(train: Signatures, index: CopyIndex, thresholds: Thresholds) -> li
     queries, codes = index.codes.within(train["hash"][comparable], thresholds.radius)
     keys = np.unique((comparable[queries] * len(index.signatures) + index.owners[codes]) * 2 + index.mirrored[codes])
     pairs: list[Pair] = []
-    for part in _parts(keys, CANDIDATES_AT_ONCE):
-        (rows, columns), mirrored = np.divmod(part // 2, len(index.signatures)), part % 2 == 1
+    for chunk in _chunks(keys, CANDIDATES_AT_ONCE):
+        (rows, columns), mirrored = np.divmod(chunk // 2, len(index.signatures)), chunk % 2 == 1
         tests = index.signatures["thumbnail"][columns]
         tests[mirrored] = tests[mirrored][:, :, ::-1]
         apart = distances(tests, train["thumbnail"][rows])
@@ -170,7 +170,7 @@ def surest(pairs: Iterable[Pair]) -> list[Pair]:
     return [best[key] for key in sorted(best)]
 
 
-def later_copies(pairs: Sequence[Pair]) -> list[int]:
+def later_duplicates(pairs: Sequence[Pair]) -> list[int]:
     """What to remove from a set that was compared with itself, so that no two images left are a pair.
 
     Of each pair (test < train) the later image goes, unless the earlier one goes already.
@@ -203,5 +203,5 @@ def _directions(features: NDArray[np.float32], device: torch.device | str) -> to
     return directions
 
 
-def _parts(values: Ints, size: int) -> list[Ints]:
+def _chunks(values: Ints, size: int) -> list[Ints]:
     return [values[start : start + size] for start in range(0, len(values), size)]

@@ -31,7 +31,7 @@ class HammingIndex:
 
     Attributes:
         orders: for each band, positions (C,) int32 of the codes, sorted by the band.
-        sorted_codes: for each band, the codes (C,) in that order: what a key leads to lies together in memory.
+        sorted_codes: for each band, the codes (C,) in that order: what belongs to a key is contiguous in memory.
         starts: for each band, where each of the 65,536 keys begins in the order; one more entry ends the last.
     """
 
@@ -58,17 +58,17 @@ class HammingIndex:
             first_QM, last_QM = self.starts[band][keys_QM], self.starts[band][keys_QM.astype(np.int32) + 1]
             rows, columns = np.nonzero(last_QM > first_QM)
             first, counts = first_QM[rows, columns], (last_QM - first_QM)[rows, columns]
-            for part in _bounded(counts):
-                places = _ranges(first[part], counts[part])
-                asked = np.repeat(queries_Q[rows[part]], counts[part])
+            for chunk in _bounded(counts):
+                places = _ranges(first[chunk], counts[chunk])
+                asked = np.repeat(queries_Q[rows[chunk]], counts[chunk])
                 near = np.flatnonzero(np.bitwise_count(asked ^ self.sorted_codes[band][places]) <= radius)
-                owners = np.searchsorted(np.cumsum(counts[part]), near, "right")
-                found.append(rows[part][owners] * len(self.orders[band]) + self.orders[band][places[near]])
+                owners = np.searchsorted(np.cumsum(counts[chunk]), near, "right")
+                found.append(rows[chunk][owners] * len(self.orders[band]) + self.orders[band][places[near]])
         return np.unique(np.concatenate([np.zeros(0, np.int64), *found]))
 
 
 def hamming_index(codes_C: Hashes) -> HammingIndex:
-    """An index of fewer than 2^31 codes (C,): 48 bytes a code and 1 MB."""
+    """An index of fewer than 2^31 codes (C,): 48 bytes per code and 1 MB."""
     assert len(codes_C) < 2**31
     orders, sorted_codes, starts = [], [], []
     for band in range(BANDS):
@@ -91,7 +91,7 @@ def _band_radii(radius: int) -> list[int]:
 
 
 def _masks(radius: int) -> NDArray[np.uint16]:
-    """Every 16-bit number with at most `radius` bits set; none for -1."""
+    """Every 16-bit number with at most `radius` bits set; an empty array for -1."""
     sets = (sum(1 << bit for bit in bits) for count in range(radius + 1) for bits in combinations(range(16), count))
     return np.array(list(sets), np.uint16)
 

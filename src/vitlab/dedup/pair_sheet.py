@@ -1,4 +1,4 @@
-"""A picture of pairs of images side by side, to judge by eye what counts as a copy."""
+"""A picture of pairs of images side by side, to check by eye what counts as a duplicate."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

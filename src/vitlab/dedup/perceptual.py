@@ -1,4 +1,4 @@
-"""Small grey pictures of images, and 64-bit hashes of them that stay close when an image is copied with changes.
+"""Small grey pictures of images, and 64-bit hashes of them that stay close when an image is changed a little.
 
 A hash bit is the sign of one low frequency of the picture's cosine transform (the DC term is left out): signs do not
 change with brightness and contrast, and mirroring an image flips the bits of the odd horizontal frequencies. Cropping
@@ -14,7 +14,7 @@ from PIL import Image
 
 from vitlab.data.images import RGB
 
-SIDE = 32  # pixels a side of the small picture
+SIDE = 32  # pixels per side of the small picture
 BITS = 64
 CROP, WIDER = 0.04, 0.05  # how much less or more of an image a variant shows, as a share of its side
 BLANK = 2.0  # grey levels: pictures with a smaller standard deviation show nothing to compare
@@ -23,10 +23,10 @@ Thumbnails = NDArray[np.uint8]  # (N, SIDE, SIDE)
 Floats = NDArray[np.floating[Any]]  # float32, where nothing else is said
 Hashes = NDArray[np.uint64]
 
-# Scale and shifts across and down, in half sides: the whole image; at each corner a little less, and a little more.
+# Scale and shifts across and down, in half sides: the entire image; at each corner a little less, and a little more.
 _CORNERS = tuple((across, down) for across in (-CROP, CROP) for down in (-CROP, CROP))
 _VIEWS = ((0.0, 0.0, 0.0), *((-CROP, *corner) for corner in _CORNERS), *((WIDER, *corner) for corner in _CORNERS))
-VARIANTS = 2 * len(_VIEWS)  # each view as it is and mirrored
+VARIANTS = 2 * len(_VIEWS)  # each view, and its mirror image
 
 
 def thumbnail(image_HWC: RGB) -> Thumbnails:
@@ -47,9 +47,9 @@ def hashes(thumbnails_NSS: Thumbnails | Floats) -> Hashes:
 
 
 def variant_hashes(thumbnails_NSS: Thumbnails) -> Hashes:
-    """The hashes (N, VARIANTS) under which a copy of each picture (N, S, S) may be found.
+    """The hashes (N, VARIANTS) under which a duplicate of each picture (N, S, S) may be found.
 
-    Even columns show the image as it is, odd columns mirrored.
+    Even columns are of the image itself, odd columns of its mirror image.
     """
     pictures_NSS = thumbnails_NSS.astype(np.float32)
     columns = []

@@ -1,8 +1,8 @@
-"""The search for copies through a whole training set: block by block, shared by any number of processes.
+"""The search for duplicates through an entire training set: block by block, shared by any number of processes.
 
 Each block's result is a file whose name says everything that it depends on. A process works on every n-th block that
-has no file yet; whoever comes last finds all of them there and joins them. So the result does not depend on the
-number of processes, and work that was stopped goes on where it was.
+has no file yet; the last one finds all files and joins them. So the result does not depend on the
+number of processes, and a search that was stopped continues where it was.
 """
 
 import hashlib
@@ -15,11 +15,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from vitlab.data.selections import select
-from vitlab.data.sources import Bad, Source
+from vitlab.data.sources import Bad, Source, select
 from vitlab.dedup.duplicates import (
     DETECTORS,
-    CopyIndex,
+    DuplicateIndex,
     Pair,
     Thresholds,
     build_index,
@@ -41,7 +40,7 @@ class Embedding:
     """A model's features.
 
     Attributes:
-        key: names the model's weights, so that results of other weights are not taken for theirs.
+        key: names the model's weights, so that results of other weights are not mistaken for theirs.
         features: (source) -> (N, D) float32, one row for each image.
         device: where they are compared.
     """
@@ -53,17 +52,17 @@ class Embedding:
 
 @dataclass(frozen=True, eq=False)
 class Search:
-    """What is compared with what, and how.
+    """What is compared, and how.
 
     Attributes:
         train: the training set.
-        tests: the test sets; none compares the training set with itself.
-        near: whether copies with changes are looked for, beside exact ones.
+        tests: the test sets; an empty tuple compares the training set with itself.
+        near: whether near-duplicates are searched for, beside exact ones.
         embedding: features to compare as well.
         thresholds: when two images count as one.
-        folder: keeps what was worked out.
+        folder: keeps intermediate results.
         bad_images: what happens where an image cannot be read.
-        workers: threads that read and decode; None takes one a processor.
+        workers: threads that read and decode; None means one per processor.
     """
 
     train: Source
@@ -82,8 +81,8 @@ class Search:
 
 
 @dataclass(frozen=True)
-class Found:
-    """What a search found.
+class SearchResult:
+    """The duplicates that a search found.
 
     Attributes:
         pairs: ordered by training image, then test image; the latter are numbered through all test sets.
@@ -95,7 +94,7 @@ class Found:
 
 
 def check_search(search: Search) -> None:
-    """Refuses a comparison that says nothing.
+    """Refuses a comparison of a set with itself under another name.
 
     Raises:
         UserError: a test set is the training set, or given twice.
@@ -103,7 +102,7 @@ def check_search(search: Search) -> None:
     seen = {search.train.fingerprint: f"the training set ({search.train.name})"}
     for test in search.tests:
         if test.fingerprint in seen:
-            advice = "give --train alone to look for copies within it" if len(seen) == 1 else "give it once"
+            advice = "give --train alone to search for duplicates within it" if len(seen) == 1 else "give it once"
             raise UserError(f"--test {test.name}: it is the same set as {seen[test.fingerprint]}; {advice}")
         seen[test.fingerprint] = f"the test set {test.name}"
 
@@ -155,7 +154,7 @@ def run_blocks(search: Search, references: Signatures, progress: Progress, *, ra
     return total
 
 
-def join(search: Search) -> Found:
+def join(search: Search) -> SearchResult:
     """All blocks' results as one; every block must have been worked on.
 
     Raises:
@@ -169,11 +168,11 @@ def join(search: Search) -> Found:
         pairs += found.pairs
         unreadable += found.unreadable
     check_readable(search.train, unreadable, search.bad_images)
-    return Found(tuple(pairs), tuple(unreadable))
+    return SearchResult(tuple(pairs), tuple(unreadable))
 
 
 def _search_block(
-    search: Search, indices: range, records: Signatures, index: CopyIndex, tests_TD: NDArray[np.float32] | None
+    search: Search, indices: range, records: Signatures, index: DuplicateIndex, tests_TD: NDArray[np.float32] | None
 ) -> list[Pair]:
     pairs = find_exact(records, index)
     if search.near:
@@ -192,13 +191,13 @@ def _search_block(
 def _features_of_references(search: Search, references: Signatures) -> NDArray[np.float32]:
     """Features (T, D) of the readable test images."""
     assert search.embedding is not None
-    parts, start = [], 0
+    features, start = [], 0
     for source in search.references:
         rows = np.flatnonzero(references["readable"][start : start + len(source)]).tolist()
         start += len(source)
         if rows:
-            parts.append(_features(search.embedding, source, rows))
-    return np.concatenate(parts) if parts else np.zeros((0, 1), np.float32)
+            features.append(_features(search.embedding, source, rows))
+    return np.concatenate(features) if features else np.zeros((0, 1), np.float32)
 
 
 def _features(embedding: Embedding, source: Source, indices: Sequence[int]) -> NDArray[np.float32]:
@@ -229,8 +228,8 @@ def _result_path(search: Search, indices: range) -> Path:
     return search.folder / f"pairs-{key}" / f"{indices.start // BLOCK:06d}.json"
 
 
-def _load(path: Path, indices: range) -> Found | None:
-    """A result that was written before; None where there is none, or it is damaged."""
+def _load(path: Path, indices: range) -> SearchResult | None:
+    """A result that was written before; None where there is no such file, or it is damaged."""
     try:
         content = json.loads(path.read_bytes())
         pairs = tuple(
@@ -241,4 +240,4 @@ def _load(path: Path, indices: range) -> Found | None:
     except (OSError, ValueError, KeyError, TypeError):
         return None
     known = all(pair.train in indices for pair in pairs) and all(index in indices for index in unreadable)
-    return Found(pairs, unreadable) if known else None
+    return SearchResult(pairs, unreadable) if known else None

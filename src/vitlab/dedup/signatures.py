@@ -1,7 +1,7 @@
-"""What finding copies needs to know of each image: digests, a hash and a small picture, kept block by block.
+"""What the search for duplicates needs of each image: digests, a hash and a small picture, kept block by block.
 
 A data set is cut into blocks of fixed size, whatever the number of processes that share the work. Each block is a
-file of its own, written whole or not at all, so that work that was stopped goes on where it was.
+file of its own, written completely or not at all, so that work that was stopped continues where it was.
 """
 
 import hashlib
@@ -54,7 +54,7 @@ def sign_block(
         source: any.
         indices: one of `blocks(source)`.
         folder: of all sources' blocks; made if missing.
-        workers: threads that read and decode; None takes one a processor.
+        workers: threads that read and decode; None means one per processor.
         progress: called with the number of images of this block that are done.
     """
     path = folder / f"{source.fingerprint[:32]}-v{VERSION}" / f"{indices.start // BLOCK:06d}.npy"
@@ -77,7 +77,7 @@ def sign_block(
 
 
 def check_readable(source: Source, unreadable: list[int], bad_images: Bad) -> None:
-    """Tells of the first image that cannot be read, where that is not allowed.
+    """Refuses images that cannot be read, where that is not allowed; the first is named.
 
     Raises:
         UserError: there is one, and `bad_images` is "refuse".
@@ -99,7 +99,7 @@ def why_unreadable(source: Source, index: int) -> str:
 
 
 def _sign(source: Source, index: int) -> tuple[object, ...] | None:
-    """One record, its hash still open; None where the image cannot be read."""
+    """One record, its hash not yet computed; None where the image cannot be read."""
     try:
         sample = source.read(index)
         image_HWC = decode(sample.data, sample.name)
@@ -107,18 +107,18 @@ def _sign(source: Source, index: int) -> tuple[object, ...] | None:
         return None
     shape = f"{image_HWC.shape[0]} {image_HWC.shape[1]} ".encode()
     pixels = np.ascontiguousarray(image_HWC)
-    return _digest(sample.data), _digest(shape, pixels.data), 0, True, thumbnail(image_HWC)
+    return _digest(sample.encoded), _digest(shape, pixels.data), 0, True, thumbnail(image_HWC)
 
 
-def _digest(*parts: bytes | memoryview) -> NDArray[np.uint64]:
+def _digest(*pieces: bytes | memoryview) -> NDArray[np.uint64]:
     digest = hashlib.blake2b(digest_size=16)
-    for part in parts:
-        digest.update(part)
+    for piece in pieces:
+        digest.update(piece)
     return np.frombuffer(digest.digest(), "<u8")
 
 
 def _load(path: Path, length: int) -> Signatures | None:
-    """A block that was written before; None where there is none, or it is damaged or of another kind."""
+    """A block that was written before; None where there is no such file, or it is damaged or of another kind."""
     try:
         if path.stat().st_size > length * RECORD.itemsize + 65_536:
             return None

@@ -13,8 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from vitlab.data import loader
-from vitlab.data.selections import select
-from vitlab.data.sources import Bad, Source
+from vitlab.data.sources import Bad, Source, select
 from vitlab.errors import UserError
 from vitlab.recipes.preprocessing import Preprocessing
 from vitlab.runtime import Runtime, all_reduce_on_device, all_reduce_sum, raise_on_all

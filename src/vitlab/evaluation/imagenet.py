@@ -103,7 +103,7 @@ def objectnet_classes(source: Source, mapping: ObjectNetMapping) -> np.ndarray:
     """The ObjectNet class number of each ImageNet class (K,); -1 for a class that ObjectNet does not have."""
     class_K = np.full(IMAGENET_CLASSES, -1)
     for number, name in enumerate(source.classes):
-        class_K[list(mapping.shared.get(name, ()))] = number
+        class_K[list(mapping.get(name, ()))] = number
     return class_K
 
 

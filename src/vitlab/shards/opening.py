@@ -5,13 +5,13 @@ import re
 from collections.abc import Callable, Sequence
 from itertools import product
 from pathlib import Path
-from typing import Protocol
 
 from vitlab.data.folders import TEST_FOLDERS
 from vitlab.data.sources import Bad, TrainOrTest
 from vitlab.errors import UserError
+from vitlab.shards.indexing import index_remote, index_shard
 from vitlab.shards.remote import find_file, find_matching
-from vitlab.shards.source import ShardSource, open_remote_shards, open_shards
+from vitlab.shards.source import Shard, ShardSource, shard_source
 
 MAX_SHARDS = 1_000_000
 RANGE = re.compile(r"(\d+)\.\.(\d+)")
@@ -19,21 +19,12 @@ BRACES = re.compile(r"\{([^{}]*)\}")
 WAYS = "tar shards are path/train-{000..010}.tar, path/train-*.tar, their folder, or a URL of the same form"
 
 
-class _Open(Protocol):
-    """Opens shards by name; see `shards.open_shards`."""
-
-    def __call__(
-        self,
-        names: Sequence[str],
-        name: str,
-        *,
-        classes: tuple[str, ...] | None = None,
-        split: TrainOrTest | None = None,
-    ) -> ShardSource: ...
+# (names, what the source is called, the training side's classes, the wanted side of a fixed split) -> a source
+Open = Callable[[Sequence[str], str, tuple[str, ...] | None, TrainOrTest | None], ShardSource]
 
 
 def open_tar_folder(folder: Path, tars: list[Path], split: TrainOrTest, bad: Bad = "refuse") -> ShardSource:
-    """One side of a folder of shards: train-*.tar with its test side, or shards that are split together."""
+    """One side of a folder of shards: train-*.tar with its test side, or shards that are split as one."""
     if any(path.name.startswith("train") for path in tars):
         return open_tar_pattern(folder / "train*.tar", str(folder), split, bad)
     return open_shards(tars, str(folder), split=split, bad=bad)
@@ -53,7 +44,7 @@ def open_tar_pattern(pattern: Path, source: str, split: TrainOrTest, bad: Bad = 
     """
 
     def opened(
-        names: Sequence[str], name: str, *, classes: tuple[str, ...] | None = None, split: TrainOrTest | None = None
+        names: Sequence[str], name: str, classes: tuple[str, ...] | None, split: TrainOrTest | None
     ) -> ShardSource:
         return open_shards([Path(path) for path in names], name, classes=classes, split=split, bad=bad)
 
@@ -76,33 +67,69 @@ def open_tar_url(url: str, split: TrainOrTest, bad: Bad = "refuse") -> ShardSour
         raise UserError(f"{url}: this URL names no tar shards; {WAYS}")
 
     def opened(
-        names: Sequence[str], name: str, *, classes: tuple[str, ...] | None = None, split: TrainOrTest | None = None
+        names: Sequence[str], name: str, classes: tuple[str, ...] | None, split: TrainOrTest | None
     ) -> ShardSource:
         return open_remote_shards(names, name, classes=classes, split=split, bad=bad)
 
     return _open_side(url, url, split, opened, find_matching, lambda text: [find_file(text).url])
 
 
+def open_shards(
+    paths: Sequence[Path],
+    name: str,
+    *,
+    classes: tuple[str, ...] | None = None,
+    split: TrainOrTest | None = None,
+    bad: Bad = "refuse",
+) -> ShardSource:
+    """A source from tar files on disk, indexing those that have no index yet; see `shard_source`.
+
+    `bad` says whether a shard that is cut short and a sample that is incomplete are refused, or left out and listed
+    in `ShardSource.skipped`.
+    """
+    skipped: list[str] = []
+    shards = [Shard(path, index_shard(path, skipped if bad == "skip" else None)) for path in paths]
+    return shard_source(shards, name, classes=classes, split=split, skipped=skipped)
+
+
+def open_remote_shards(
+    urls: Sequence[str],
+    name: str,
+    *,
+    classes: tuple[str, ...] | None = None,
+    split: TrainOrTest | None = None,
+    bad: Bad = "refuse",
+) -> ShardSource:
+    """A source from tar files behind URLs; see `open_shards` and `indexing.index_remote`."""
+    skipped: list[str] = []
+    found = [find_file(url) for url in urls]
+    shards = [
+        Shard(Path(file.url.rpartition("/")[2]), index_remote(file, skipped if bad == "skip" else None), remote=file)
+        for file in found
+    ]
+    return shard_source(shards, name, classes=classes, split=split, skipped=skipped)
+
+
 def _open_side(
     pattern: str,
     source: str,
     split: TrainOrTest,
-    opened: _Open,
+    opened: Open,
     matching: Callable[[str], list[str]],
     existing: Callable[[str], list[str]],
 ) -> ShardSource:
     train = find_shards(pattern, matching, existing)
     folder, slash, name = pattern.rpartition("/")
     if "train" not in name:
-        return opened(train, source, split=split)
-    whole = opened(train, f"{source} (train part)")
+        return opened(train, source, None, split)
+    train_side = opened(train, f"{source} (train part)", None, None)
     if split == "train":
-        return whole
+        return train_side
     stem = name.partition("train")[0]
     for side in TEST_FOLDERS:
         names = matching(f"{glob.escape(folder)}{slash}{glob.escape(stem)}{side}[-_.0-9]*tar")
         if names:
-            return opened(names, f"{source} ({side} part)", classes=whole.classes)
+            return opened(names, f"{source} ({side} part)", train_side.classes, None)
     raise UserError(
         f"{source}: there are no test shards; name them {stem}val-*.tar beside {name}, "
         "or give shards without `train` in their names to have them split"
@@ -135,8 +162,8 @@ def expand_braces(pattern: str) -> list[str]:
     Raises:
         UserError: it stands for more than a million names.
     """
-    parts = BRACES.split(pattern)
-    choices = [_choices(part) if number % 2 else [part] for number, part in enumerate(parts)]
+    texts = BRACES.split(pattern)  # every second one stood between braces
+    choices = [_choices(text) if number % 2 else [text] for number, text in enumerate(texts)]
     count = 1
     for choice in choices:
         count *= len(choice)

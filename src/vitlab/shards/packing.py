@@ -1,10 +1,11 @@
-"""Packs a source into tar shards that are read at random: as it is, or resized once instead of at every epoch."""
+"""Packs a source into tar shards that are read at random: unchanged, or resized once instead of in every epoch."""
 
 import io
 import tarfile
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -13,20 +14,21 @@ import numpy as np
 from PIL import Image
 
 from vitlab.data.assembly import default_workers
+from vitlab.data.block_cache import Reader
 from vitlab.data.decoding.pillow import refuse
 from vitlab.data.decoding.ppm import write_ppm
 from vitlab.data.images import RGB, decode
 from vitlab.data.sources import Bad, Sample, Source, TrainOrTest
 from vitlab.errors import UserError
 from vitlab.files import write_bytes, write_text
-from vitlab.shards.index import ShardIndex, index_path, scan, to_json
-from vitlab.shards.source import memory_reader
+from vitlab.shards.indexing import scan
+from vitlab.shards.source import ShardIndex, index_path, to_json
 from vitlab.shards.tar import BLOCK
 
 Encoding = Literal["same", "jpeg", "raw"]
 
 SHARD_SAMPLES = 10_000
-SHARD_BYTES = 128 * 2**20  # a shard is built in memory, so that it is written whole or not at all
+SHARD_BYTES = 128 * 2**20  # a shard is built in memory, so that it is written completely or not at all
 JPEG_QUALITY = 95
 AHEAD = 4  # samples a thread may be ahead of the writer
 
@@ -61,7 +63,7 @@ class Packed:
 
 
 def shorter_side(image_HWC: RGB, side: int) -> RGB:
-    """Resizes so that the shorter side is `side` pixels, with antialiasing; a smaller image stays as it is."""
+    """Resizes so that the shorter side is `side` pixels, with antialiasing; a smaller image is not changed."""
     height, width = image_HWC.shape[:2]
     if min(height, width) <= side:
         return image_HWC
@@ -71,7 +73,7 @@ def shorter_side(image_HWC: RGB, side: int) -> RGB:
 
 
 def encoded(sample: Sample, size: int | None, encoding: Encoding) -> Sample:
-    """A sample with its image resized and encoded anew.
+    """A sample with its image resized and encoded again.
 
     Args:
         sample: to be packed.
@@ -84,8 +86,8 @@ def encoded(sample: Sample, size: int | None, encoding: Encoding) -> Sample:
     """
     if encoding == "same":
         if size is not None:
-            raise UserError('the encoding "same" copies images as they are: give jpeg or raw to resize them')
-        return sample
+            raise UserError('the encoding "same" copies images without change: give jpeg or raw to resize them')
+        return replace(sample, data=sample.encoded)
     image_HWC = decode(sample.data, sample.name)
     if size is not None:
         image_HWC = shorter_side(image_HWC, size)
@@ -97,17 +99,10 @@ def encoded(sample: Sample, size: int | None, encoding: Encoding) -> Sample:
 
 
 def pack(
-    source: Source,
-    folder: Path,
-    split: TrainOrTest,
-    *,
-    size: int | None = None,
-    encoding: Encoding = "same",
-    shard_samples: int = SHARD_SAMPLES,
-    workers: int | None = None,
-    bad_images: Bad = "refuse",
-    progress: Callable[[int], None] = lambda done: None,
-) -> Packed:
+    source: Source, folder: Path, split: TrainOrTest, *,
+    size: int | None = None, encoding: Encoding = "same", shard_samples: int = SHARD_SAMPLES,
+    workers: int | None = None, bad_images: Bad = "refuse", progress: Callable[[int], None] = lambda done: None,
+) -> Packed:  # fmt: skip
     """Packs one side of a data set into `folder`/SPLIT-00000.tar and so on, each with its index beside it.
 
     The shards are the same bytes for any number of workers. A folder with both sides packed is itself a source.
@@ -118,8 +113,8 @@ def pack(
         split: which side `source` is; names the shards.
         size: shorter side in pixels to which larger images are resized.
         encoding: see `encoded`.
-        shard_samples: at most so many in a shard; fewer where they would pass 128 MiB.
-        workers: threads that read, resize and encode; None takes one a processor.
+        shard_samples: at most so many in a shard; fewer where they would exceed 128 MiB.
+        workers: threads that read, resize and encode; None means one per processor.
         bad_images: "refuse" ends packing at an image that cannot be read or decoded, "skip" leaves it out.
         progress: called with the number of images done.
 
@@ -130,27 +125,35 @@ def pack(
     if any(folder.glob(f"{split}-*.tar")):
         raise UserError(f"{folder}: it already holds {split}-*.tar; remove them or name another folder")
     skipped: list[str] = []
-    paths: list[Path] = []
-    images = written = 0
     samples = _samples(source, size, encoding, workers, bad_images, skipped)
-    try:
+    images, paths = 0, list[Path]()
+    with _removed_on_failure(paths):
         for group in _groups(samples, shard_samples):
-            path = folder / f"{split}-{len(paths):05d}.tar"
-            content, index = pack_bytes(group, source.classes)
-            paths.append(path)
-            write_bytes(path, content)
-            write_text(index_path(path), to_json(index))
+            paths.append(folder / f"{split}-{len(paths):05d}.tar")
+            _write_shard(paths[-1], group, source.classes)
             images += len(group)
-            written += len(content)
             progress(images + len(skipped))
+    if not images:
+        raise UserError(f"{source.name}: none of its {len(source):,} images can be read; nothing was packed")
+    return Packed(tuple(paths), images, sum(path.stat().st_size for path in paths), tuple(skipped))
+
+
+@contextmanager
+def _removed_on_failure(shards: Sequence[Path]) -> Iterator[None]:
+    """Removes shards and their indices where what is inside fails or is interrupted."""
+    try:
+        yield
     except BaseException:
-        for path in paths:
+        for path in shards:
             path.unlink(missing_ok=True)
             index_path(path).unlink(missing_ok=True)
         raise
-    if not images:
-        raise UserError(f"{source.name}: none of its {len(source):,} images can be read; nothing was packed")
-    return Packed(tuple(paths), images, written, tuple(skipped))
+
+
+def _write_shard(path: Path, group: Sequence[tuple[str, Sample]], classes: tuple[str, ...]) -> None:
+    content, index = pack_bytes(group, classes)
+    write_bytes(path, content)
+    write_text(index_path(path), to_json(index))
 
 
 def _samples(
@@ -188,11 +191,11 @@ def _groups(samples: Iterator[tuple[str, Sample]], shard_samples: int) -> Iterat
     group: list[tuple[str, Sample]] = []
     size = 0
     for key, sample in samples:
-        if group and (len(group) >= shard_samples or size + len(sample.data) > SHARD_BYTES):
+        if group and (len(group) >= shard_samples or size + len(sample.encoded) > SHARD_BYTES):
             yield group
             group, size = [], 0
         group.append((key, sample))
-        size += len(sample.data) + 4 * BLOCK
+        size += len(sample.encoded) + 4 * BLOCK
     if group:
         yield group
 
@@ -213,7 +216,7 @@ def pack_bytes(samples: Sequence[tuple[str, Sample]], classes: tuple[str, ...]) 
     members = [
         member
         for key, sample in samples
-        for member in ((f"{key}.{_suffix(sample)}", sample.data), (f"{key}.cls", str(sample.label).encode()))
+        for member in ((f"{key}.{_suffix(sample)}", sample.encoded), (f"{key}.cls", str(sample.label).encode()))
     ]
     packed = tar_bytes(members)
     return packed, scan(memory_reader(packed), len(packed), "the new shard", classes)
@@ -221,6 +224,15 @@ def pack_bytes(samples: Sequence[tuple[str, Sample]], classes: tuple[str, ...]) 
 
 def _suffix(sample: Sample) -> str:
     for magic, suffix in MAGICS:
-        if sample.data.startswith(magic):
+        if sample.encoded.startswith(magic):
             return suffix
     raise refuse(sample.name, "it is not a JPEG, PNG, WebP, GIF, BMP, TIFF or PPM image")
+
+
+def memory_reader(content: bytes) -> Reader:
+    """A reader of bytes in memory, for `tar.walk` and `indexing.scan`."""
+
+    def read(offset: int, size: int) -> bytes:
+        return content[offset : offset + size]
+
+    return read

@@ -1,20 +1,81 @@
-"""Tar shards: reads their images at random without ever extracting."""
+"""Tar shards as a source: an index says where each image lies; images are read at random, and nothing is extracted."""
 
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import ConfigDict, TypeAdapter, ValidationError
+from pydantic.dataclasses import dataclass as checked_dataclass
 
-from vitlab.data.decoding.pillow import refuse
-from vitlab.data.sources import Bad, Sample, TrainOrTest, check_classes, fingerprint, split_by_name
+from vitlab.data.block_cache import BlockCache
+from vitlab.data.decoding.pillow import MAX_BYTES, refuse
+from vitlab.data.sources import Sample, TrainOrTest, check_classes, fingerprint, split_by_name
 from vitlab.errors import UserError
-from vitlab.shards.block_cache import BlockCache
-from vitlab.shards.index import ShardIndex, index_path, index_shard
-from vitlab.shards.remote import RemoteFile, find_file, index_remote
-from vitlab.shards.tar import BLOCK, Reader, header_size
+from vitlab.shards.remote import RemoteFile
+from vitlab.shards.tar import BLOCK, header_size
+
+MAX_LABEL = 10**7
+
+
+@checked_dataclass(frozen=True, config=ConfigDict(extra="forbid", strict=True))
+class ShardIndex:
+    """The images of one shard, in the archive's order.
+
+    Attributes:
+        shard_bytes: the tar's size; another size means that the index is not this tar's.
+        classes: class names by label, or None where the shard came from elsewhere and names none.
+        names: each image's member name.
+        offsets, sizes: where its bytes start in the tar, and how many they are.
+        labels: its class.
+    """
+
+    shard_bytes: int
+    classes: tuple[str, ...] | None
+    names: tuple[str, ...]
+    offsets: tuple[int, ...]
+    sizes: tuple[int, ...]
+    labels: tuple[int, ...]
+    format: Literal["vitlab-shard-index"] = "vitlab-shard-index"
+    version: Literal[1] = 1
+
+
+_ADAPTER = TypeAdapter(ShardIndex)
+
+
+def index_path(shard: Path) -> Path:
+    """Where a shard's index lies: `train-000.tar` has `train-000.index.json`."""
+    return shard.with_suffix(".index.json")
+
+
+def to_json(index: ShardIndex) -> str:
+    """The index as one line of JSON."""
+    return _ADAPTER.dump_json(index).decode() + "\n"
+
+
+def from_json(text: bytes, name: str) -> ShardIndex:
+    """An index from untrusted JSON.
+
+    Raises:
+        UserError: it is damaged or of another version.
+    """
+    try:
+        index = _ADAPTER.validate_json(text)
+    except ValidationError as error:
+        raise UserError(f"{name}: this is not a shard index of version 1; remove it, and it is made again") from error
+    count = len(index.names)
+    limits = all(
+        BLOCK <= offset <= index.shard_bytes - size and 0 < size <= MAX_BYTES
+        for offset, size in zip(index.offsets, index.sizes, strict=False)
+    )
+    known = MAX_LABEL if index.classes is None else len(index.classes)
+    labels = all(0 <= label < known for label in index.labels)
+    if not (0 < count == len(index.offsets) == len(index.sizes) == len(index.labels) and limits and labels):
+        raise UserError(f"{name}: this shard index is inconsistent; remove it, and it is made again")
+    return index
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,7 +95,7 @@ class Shard:
         return str(self.path) if self.remote is None else self.remote.url
 
     def read_range(self, offset: int, size: int) -> bytes:
-        """`size` bytes from `offset`, fewer at the end. The file is opened anew, so few descriptors are in use."""
+        """`size` bytes from `offset`, fewer at the end. The file is opened each time, so few descriptors are in use."""
         if self.content is not None:
             return self.content[offset : offset + size]
         if self.remote is not None and self.cache is not None:
@@ -80,9 +141,18 @@ class ShardSource:
         except OSError as error:
             raise refuse(name, f"it cannot be read ({error.strerror})") from error
         if len(found) != BLOCK + size or header_size(found[:BLOCK]) not in (size, 0):
-            mend = f"remove {index_path(shard.path).name}" if shard.remote is None else "start again"
-            raise UserError(f"{name}: the shard changed after it was indexed; {mend}")
+            advice = f"remove {index_path(shard.path).name}" if shard.remote is None else "start again"
+            raise UserError(f"{name}: the shard changed after it was indexed; {advice}")
         return Sample(found[BLOCK:], int(self.labels_N[index]), name)
+
+    @property
+    def shards_N(self) -> NDArray[np.int64]:  # noqa: N802
+        """The shard of each sample; see `sources.Source.shards_N`."""
+        return self.places[:, 0]
+
+    def with_block_cache(self, cache: BlockCache) -> "ShardSource":
+        """The same samples; see `sources.Source.with_block_cache`."""
+        return replace(self, shards=tuple(replace(shard, cache=cache) for shard in self.shards))
 
 
 def shard_source(
@@ -114,7 +184,7 @@ def shard_source(
     kept = list(range(len(rows))) if split is None else split_by_name(keys, labels, split)
     check_classes(name, classes)
     if not kept:
-        raise UserError(f"{name}: {len(rows)} images are too few to split; give two or more of a class")
+        raise UserError(f"{name}: {len(rows)} images are too few to split; give two or more per class")
     return ShardSource(
         name=name if split is None else f"{name} ({split} part)",
         classes=classes,
@@ -137,62 +207,5 @@ def _common_classes(shards: Sequence[Shard], name: str, classes: tuple[str, ...]
         return tuple(map(str, range(max(label for label, _ in highest) + 1)))
     for label, shard in highest:
         if label >= len(classes):
-            raise UserError(f"{shard}: its label {label} is none of the {len(classes)} training classes of {name}")
+            raise UserError(f"{shard}: its label {label} is not one of the {len(classes)} training classes of {name}")
     return classes
-
-
-def open_shards(
-    paths: Sequence[Path],
-    name: str,
-    *,
-    classes: tuple[str, ...] | None = None,
-    split: TrainOrTest | None = None,
-    bad: Bad = "refuse",
-) -> ShardSource:
-    """A source from tar files on disk, indexing those that have no index yet; see `shard_source`.
-
-    `bad` says whether a shard that is cut short and a sample that is incomplete are refused, or left out and told in
-    `ShardSource.skipped`.
-    """
-    skipped: list[str] = []
-    shards = [Shard(path, index_shard(path, skipped if bad == "skip" else None)) for path in paths]
-    return shard_source(shards, name, classes=classes, split=split, skipped=skipped)
-
-
-def open_remote_shards(
-    urls: Sequence[str],
-    name: str,
-    *,
-    classes: tuple[str, ...] | None = None,
-    split: TrainOrTest | None = None,
-    bad: Bad = "refuse",
-) -> ShardSource:
-    """A source from tar files behind URLs; see `open_shards` and `remote.index_remote`."""
-    skipped: list[str] = []
-    found = [find_file(url) for url in urls]
-    shards = [
-        Shard(Path(file.url.rpartition("/")[2]), index_remote(file, skipped if bad == "skip" else None), remote=file)
-        for file in found
-    ]
-    return shard_source(shards, name, classes=classes, split=split, skipped=skipped)
-
-
-def samples_by_shard(source: ShardSource) -> list[int]:
-    """How many samples of a source lie in each of its shards, in their order; what `shard_order` needs."""
-    counts = np.bincount(source.places[:, 0])
-    return [count for count in counts.tolist() if count]
-
-
-def with_block_cache(source: ShardSource, capacity: int) -> ShardSource:
-    """The same samples, read through one cache of up to `capacity` bytes where they are behind URLs."""
-    cache = BlockCache(capacity)
-    return replace(source, shards=tuple(replace(shard, cache=cache) for shard in source.shards))
-
-
-def memory_reader(content: bytes) -> Reader:
-    """A reader of bytes in memory, for `tars.walk` and `index.scan`."""
-
-    def read(offset: int, size: int) -> bytes:
-        return content[offset : offset + size]
-
-    return read

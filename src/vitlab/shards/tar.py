@@ -4,9 +4,10 @@ Python's `tarfile` ends quietly at a damaged header and, before the fixes of Jun
 endless loop; shards need little of it, so they are read here: ustar, with GNU's and pax's long names.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 
+from vitlab.data.block_cache import Reader
 from vitlab.errors import UserError
 
 BLOCK = 512
@@ -22,12 +23,11 @@ REFUSED_TYPES = {
 
 EXTENSIONS = (b"L", b"x", b"g")
 
-Reader = Callable[[int, int], bytes]  # (offset, size) -> at most `size` bytes
 _Long = tuple[str | None, int | None]  # name and size that do not fit into the next member's own header
 
 
 class CutShort(UserError):
-    """The archive ends before its end mark: what came before is whole."""
+    """The archive ends before its end mark; the members before are complete."""
 
 
 @dataclass(frozen=True)
@@ -93,26 +93,15 @@ def walk(read: Reader, total: int, archive: str) -> Iterator[Member]:
         archive: what to call it in an error.
 
     Raises:
-        CutShort: it ends too early; the members before are whole and have been given.
+        CutShort: it ends too early; the members before are complete and have been yielded.
         UserError: damaged, followed by more data, or holding links, devices, sparse files or names
             that lead out of it.
     """
     position = 0
     long: _Long = (None, None)
     while (header := read(position, BLOCK)) != bytes(BLOCK):
-        size, kind = header_size(header), header[156:157]
-        if len(header) < BLOCK:
-            raise CutShort(f"{archive}: it is cut short: there is no end mark at byte {position:,}; copy it again")
-        if size is None:
-            raise UserError(f"{archive}: it is damaged: byte {position:,} starts no member; copy it again")
-        if kind in FILE_TYPES and long[1] is not None:
-            size = long[1]
-        start = position + BLOCK
-        if start + size > total:
-            raise CutShort(
-                f"{archive}: it is cut short: member {_name(header, long[0])!r} ends at byte {start + size:,}, "
-                f"the archive at {total:,}; copy it again"
-            )
+        kind, start = header[156:157], position + BLOCK
+        size = _member_size(header, long, position, total, archive)
         if kind in EXTENSIONS:
             long = _extended(read, start, size, kind, long, archive)
         else:
@@ -126,6 +115,24 @@ def walk(read: Reader, total: int, archive: str) -> Iterator[Member]:
             long = (None, None)
         position = start + -(-size // BLOCK) * BLOCK
     _check_tail(read, position, total, archive)
+
+
+def _member_size(header: bytes, long: _Long, position: int, total: int, archive: str) -> int:
+    """How many bytes the member has whose header lies at `position`; it must end within the archive."""
+    size = header_size(header)
+    if len(header) < BLOCK:
+        raise CutShort(f"{archive}: it is cut short: there is no end mark at byte {position:,}; copy it again")
+    if size is None:
+        raise UserError(f"{archive}: it is damaged: no member starts at byte {position:,}; copy it again")
+    if header[156:157] in FILE_TYPES and long[1] is not None:
+        size = long[1]
+    stop = position + BLOCK + size
+    if stop > total:
+        raise CutShort(
+            f"{archive}: it is cut short: member {_name(header, long[0])!r} ends at byte {stop:,}, "
+            f"the archive at {total:,}; copy it again"
+        )
+    return size
 
 
 def _name(header: bytes, long_name: str | None) -> str:

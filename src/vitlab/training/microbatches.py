@@ -10,9 +10,9 @@ from functools import partial
 from torch import Tensor
 
 from vitlab.data import loader
+from vitlab.data.augmentation.augment import Variation
 from vitlab.data.augmentation.device_augment import vary_batch
 from vitlab.data.augmentation.mixing import mix_batch
-from vitlab.data.augmentation.variation import Variation
 from vitlab.data.loader import Batch
 from vitlab.recipes.preprocessing import Preprocessing
 from vitlab.recipes.schema import Recipe

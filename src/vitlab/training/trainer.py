@@ -7,7 +7,7 @@ from dataclasses import replace
 from vitlab import weights
 from vitlab.data import loader
 from vitlab.data.augmentation.mixing import check_ranks
-from vitlab.data.in_memory import is_light
+from vitlab.data.in_memory import fit_in_memory
 from vitlab.data.loader import Batch
 from vitlab.data.prefetch import prefetched
 from vitlab.data.sources import Source
@@ -257,4 +257,4 @@ def _decoding_threads(recipe: Recipe, model: Model, source: Source, threads: int
     """As the recipe says; if it does not, 0 for in-memory images beside thread replicas, which need the cores."""
     if recipe.data.workers is not None or threads == 1:
         return recipe.data.workers
-    return 0 if is_light(source, model.preprocessing, recipe.augmentation, loader.CACHE_BYTES) else None
+    return 0 if fit_in_memory(source, model.preprocessing, recipe.augmentation, loader.CACHE_BYTES) else None

@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 import torch
 
-from vitlab.data.augment import augment, crop_and_draw
+from data.pictures import augment
+from vitlab.data.augmentation.augment import Variation, crop_and_draw, draw_erasure, draw_variation, vary
 from vitlab.data.augmentation.device_augment import vary_batch
-from vitlab.data.augmentation.erasing import draw_erasure
 from vitlab.data.augmentation.randaugment import EITHER_WAY, OPERATIONS, Operation, argument
-from vitlab.data.augmentation.variation import Variation, draw_variation, vary
+from vitlab.data.images import as_picture
 from vitlab.data.order import SampleGenerators
 from vitlab.recipes.augmentation import Augmentation
 from vitlab.recipes.preprocessing import Preprocessing
@@ -82,7 +82,7 @@ def test_images_of_a_batch_may_have_different_numbers_of_operations(photo):
 def test_cropping_in_workers_and_varying_on_the_device_is_augment(crop, photo):
     size = Preprocessing(size=(32, 24))
     rules = Augmentation(crop=crop, randaugment_layers=2, randaugment_magnitude=9, erase=0.3)
-    halves = [crop_and_draw(photo, rules, size, SampleGenerators(9).of(0, index)) for index in range(12)]
+    halves = [crop_and_draw(as_picture(photo), rules, size, SampleGenerators(9).of(0, index)) for index in range(12)]
     cropped = torch.from_numpy(np.stack([image for image, _ in halves]))
     found = vary_batch(cropped, [variation for _, variation in halves])
     expected = np.stack([augment(photo, rules, size, SampleGenerators(9).of(0, index)) for index in range(12)])

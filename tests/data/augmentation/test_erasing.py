@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vitlab.data.augment import augment
-from vitlab.data.augmentation.erasing import Erasure, draw_erasure, erase
+from data.pictures import augment
+from vitlab.data.augmentation.augment import Erasure, draw_erasure, erase
 from vitlab.data.order import SampleGenerators
 from vitlab.recipes.augmentation import Augmentation
 from vitlab.recipes.preprocessing import Preprocessing

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image, ImageOps
 
-from vitlab.data.augment import augment
+from data.pictures import augment
 from vitlab.data.augmentation.randaugment import OPERATIONS, Operation, apply_operation, argument, draw_operations
 from vitlab.data.order import SampleGenerators
 from vitlab.recipes.augmentation import AUGREG, Augmentation, augreg

@@ -36,8 +36,8 @@ def test_a_comment_is_passed_over():
 @pytest.mark.parametrize(
     ("data", "reason"),
     [
-        (b"P6", "no binary PPM"),
-        (b"P6\n2 1\n65535\n" + bytes(12), "no binary PPM"),
+        (b"P6", "not a binary PPM"),
+        (b"P6\n2 1\n65535\n" + bytes(12), "not a binary PPM"),
         (b"P6\n2 1\n255\n" + bytes(5), "cut short"),
         (b"P6\n0 1\n255\n", "0 x 1"),
         (b"P6\n9999999 9999999\n255\n", "side of more than"),

@@ -1,8 +1,8 @@
-"""The same augmentation as in the workers, for whole batches on the device that trains.
+"""The same augmentation as in the workers, for batches on the device that trains.
 
-Draws stay on the host, one generator a sample (`crop_and_draw`, `draw_variation`); here they are applied. Mirroring,
+Draws stay on the host, one generator per sample (`crop_and_draw`, `draw_variation`); here they are applied. Mirroring,
 every operation of RandAugment and erasing give the workers' pixels exactly: all arithmetic is in whole numbers, or in
-float32 in the same order, one rounding an operation.
+float32 in the same order, one rounding per operation.
 
 Legend: B = images of the batch, N = those of them that one operation concerns, V = 256 values.
 """
@@ -16,18 +16,18 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from vitlab.data.augmentation import image_operations, randaugment
+from vitlab.data.augmentation.augment import Variation
 from vitlab.data.augmentation.randaugment import Operation
-from vitlab.data.augmentation.variation import Variation
 
-Change = Callable[[Tensor, Sequence[Operation]], Tensor]  # (images_NHWC, one operation an image) -> images_NHWC
+Change = Callable[[Tensor, Sequence[Operation]], Tensor]  # (images_NHWC, one operation per image) -> images_NHWC
 
 
 def vary_batch(images_BHWC: Tensor, variations: Sequence[Variation]) -> Tensor:
-    """Mirrors, applies RandAugment, erases: `vitlab.data.augmentation.variation.vary` for a batch.
+    """Mirrors, applies RandAugment, erases: `vitlab.data.augmentation.augment.vary` for a batch.
 
     Args:
         images_BHWC: uint8 RGB on any device, cropped to the model's input size.
-        variations: one an image.
+        variations: one per image.
 
     Returns:
         images_BHWC: new, uint8, on the same device.

@@ -63,7 +63,7 @@ def brightness(factor: float) -> Table:
 
 
 def contrast(factor: float, pixels: int) -> Table:
-    """A blend with one grey for the whole image: the number of its pixels / 256, at most 255.
+    """A blend with one grey for the entire image: the number of its pixels / 256, at most 255.
 
     Pillow takes the mean grey. TensorFlow's code sums the histogram where it means to average with it, which gives
     the number of pixels: 196 for every image of 224 x 224. That is what the published models saw, so it is kept.

@@ -1,7 +1,7 @@
 """Pixels of a JPEG, at full size or at 1/2, 1/4 or 1/8 of it, which the format gives for less work.
 
-Both decoders are libjpeg-turbo and give the same bytes; simplejpeg (`pip install "vitlab[fast]"`) hands over an array
-without a detour, in half of Pillow's time.
+Both decoders are libjpeg-turbo and give the same bytes; simplejpeg (`pip install "vitlab[fast]"`) returns an array
+directly, in half of Pillow's time.
 """
 
 import importlib.util
@@ -10,8 +10,9 @@ from typing import cast
 import numpy as np
 from numpy.typing import NDArray
 
+JPEG_MAGIC = b"\xff\xd8\xff"
 SHRINKS = (8, 4, 2)
-ORIENTATION_MARKS = (b"Exif\0\0", b"tiff:Orientation")  # wherever they stand: looking closer is Pillow's work
+ORIENTATION_MARKS = (b"Exif\0\0", b"tiff:Orientation")  # anywhere in the file: finding out more is Pillow's work
 HAS_SIMPLEJPEG = importlib.util.find_spec("simplejpeg") is not None
 if HAS_SIMPLEJPEG:
     import simplejpeg
@@ -26,11 +27,11 @@ def largest_shrink(height: int, width: int, smallest: tuple[int, int]) -> int:
 
 
 def quick_size(data: bytes) -> tuple[int, int] | None:
-    """Height and width of a JPEG that simplejpeg can decode as it lies; None where Pillow is to look at it.
+    """Height and width of a JPEG that simplejpeg can decode alone; None where Pillow is needed.
 
-    That is where simplejpeg is not installed, the bytes are no grey or YCbCr JPEG, or they may tell an orientation.
+    That is where simplejpeg is not installed, the bytes are no grey or YCbCr JPEG, or they may hold an orientation.
     """
-    if not HAS_SIMPLEJPEG or data[:3] != b"\xff\xd8\xff" or any(mark in data for mark in ORIENTATION_MARKS):
+    if not HAS_SIMPLEJPEG or not data.startswith(JPEG_MAGIC) or any(mark in data for mark in ORIENTATION_MARKS):
         return None
     try:
         height, width, colours, _ = simplejpeg.decode_jpeg_header(data)
@@ -49,8 +50,8 @@ def decode_quickly(data: bytes, height: int, width: int, shrink: int) -> NDArray
         shrink: 1, 2, 4 or 8.
 
     Returns:
-        uint8 RGB of ceil(height / shrink) x ceil(width / shrink) pixels; None where simplejpeg is not there, or
-        finds the file damaged or of another size: then Pillow is to decide.
+        uint8 RGB of ceil(height / shrink) x ceil(width / shrink) pixels; None where simplejpeg is not
+        installed, or finds the file damaged or of another size: then Pillow decides.
     """
     if not HAS_SIMPLEJPEG:
         return None
@@ -62,6 +63,6 @@ def decode_quickly(data: bytes, height: int, width: int, shrink: int) -> NDArray
             found = simplejpeg.decode_jpeg(data)
         else:
             found = simplejpeg.decode_jpeg(data, min_height=wanted[0], min_width=wanted[1])
-    except ValueError:  # damaged or cut short; Pillow forgives some of it
+    except ValueError:  # damaged or cut short; Pillow tolerates some damage
         return None
     return cast(NDArray[np.uint8], found) if found.shape == (*wanted, 3) else None

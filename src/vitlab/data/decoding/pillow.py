@@ -19,7 +19,7 @@ SUFFIXES = frozenset(
     [".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".ppm"],
 )
 MAX_PIXELS = 178_956_970  # twice Pillow's threshold for a warning: where Pillow itself refuses
-MAX_SIDE = 2**20  # Pillow resizes with float32 coordinates: beyond 2^24 they miss whole pixels
+MAX_SIDE = 2**20  # Pillow resizes with float32 coordinates: beyond 2^24 they skip pixels
 MAX_BYTES = 256 * 2**20
 
 ORIENTATION_TAG = 0x0112
@@ -61,12 +61,12 @@ def quiet() -> Iterator[None]:
 
 
 def refuse(name: str, reason: str) -> UserError:
-    """The error for an image that cannot be used: its name, why, and how to mend it."""
+    """The error for an image that cannot be used: its name, why, and how to fix it."""
     return UserError(f"{name}: {reason}; remove or replace this image")
 
 
 def _webp_size(data: bytes) -> tuple[int, int] | None:
-    """Width and height in a WebP file's header; Pillow would allocate its canvas before telling them."""
+    """Width and height in a WebP file's header; Pillow would allocate its canvas before reporting them."""
     if len(data) < 30 or data[:4] != b"RIFF" or data[8:12] != b"WEBP":
         return None
     kind, body = data[12:16], data[20:30]
@@ -104,7 +104,7 @@ def refusing(name: str) -> Iterator[None]:
     except UserError:
         raise
     except UnidentifiedImageError as error:
-        raise refuse(name, "it is no readable JPEG, PNG, WebP, GIF, BMP or TIFF image") from error
+        raise refuse(name, "it is not a readable JPEG, PNG, WebP, GIF, BMP or TIFF image") from error
     except Image.DecompressionBombError as error:
         raise refuse(name, f"it has more than the {MAX_PIXELS:,} pixels that are decoded") from error
     except Exception as error:  # Pillow's plugins raise nearly every type on damaged files
@@ -141,7 +141,7 @@ def turn_of(image: Image.Image) -> Image.Transpose | None:
     """
     try:
         return TURNS.get(int(image.getexif().get(ORIENTATION_TAG, 1)))
-    except Exception:  # the pixels are whole: a damaged EXIF block is no reason to refuse them
+    except Exception:  # the pixels are fine: a damaged EXIF block is no reason to refuse them
         return None
 
 

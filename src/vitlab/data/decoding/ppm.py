@@ -1,4 +1,4 @@
-"""Raw pixels in a shard: binary PPM ("P6"), which needs no decoding. Packing with a size writes it."""
+"""Raw pixels as a file: binary PPM ("P6"), which needs no decoding. `vitlab data pack --encoding raw` writes it."""
 
 import re
 
@@ -7,12 +7,13 @@ from numpy.typing import NDArray
 
 from vitlab.data.decoding.pillow import check_size, refuse
 
+MAGIC = b"P6"
 HEADER = re.compile(rb"P6(?:\s|#[^\n]{0,200}\n)+(\d{1,7})\s+(\d{1,7})\s+255\s")
 
 
 def is_ppm(data: bytes) -> bool:
     """Whether the bytes say that they are a binary PPM."""
-    return data[:2] == b"P6"
+    return data.startswith(MAGIC)
 
 
 def read_ppm(data: bytes, name: str) -> NDArray[np.uint8]:
@@ -30,7 +31,7 @@ def read_ppm(data: bytes, name: str) -> NDArray[np.uint8]:
     """
     header = HEADER.match(data)
     if header is None:
-        raise refuse(name, "it is no binary PPM of 8 bits a channel")
+        raise refuse(name, "it is not a binary PPM of 8 bits a channel")
     width, height = int(header[1]), int(header[2])
     if not width or not height:
         raise refuse(name, f"it has {width} x {height} pixels")
@@ -41,7 +42,7 @@ def read_ppm(data: bytes, name: str) -> NDArray[np.uint8]:
 
 
 def as_rgb(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Grey (height, width) as three equal channels; RGB as it is."""
+    """Grey (height, width) as three equal channels; RGB unchanged."""
     return image.repeat(3).reshape(*image.shape, 3) if image.ndim == 2 else image
 
 

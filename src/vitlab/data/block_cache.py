@@ -1,6 +1,7 @@
-"""Keeps the last-used blocks of remote files at hand: few large requests instead of one for each sample.
+"""Keeps the last-used blocks of remote files in memory: a few large requests instead of one for each sample.
 
-It pays with `shard_order`, which stays with a few shards at a time; a global order meets every block anew each time.
+It pays off with `shard_order`, which stays within a few shards at a time; a global order would fetch a new block for
+almost every sample.
 """
 
 import threading
@@ -8,7 +9,7 @@ from collections import OrderedDict
 from collections.abc import Callable
 from concurrent.futures import Future
 
-from vitlab.shards.tar import Reader
+Reader = Callable[[int, int], bytes]  # (offset, size) -> at most `size` bytes
 
 BLOCK_BYTES = 8 * 2**20
 
@@ -32,41 +33,41 @@ class BlockCache:
         Args:
             file: what distinguishes it from others.
             total: its size in bytes.
-            read: gives (offset, size) of its bytes; asked for whole blocks.
+            read: returns (offset, size) of its bytes; asked for full blocks.
             offset: where the wanted bytes start.
             size: how many they are.
 
         Raises:
-            UserError: `read` cannot; the next attempt asks again.
+            UserError: `read` fails; the next attempt asks again.
         """
         stop = min(offset + size, total)
         if stop <= offset:
             return b""
         first, last = offset // self._block, (stop - 1) // self._block
-        parts = [self._get(file, total, read, number) for number in range(first, last + 1)]
+        blocks = [self._get(file, total, read, number) for number in range(first, last + 1)]
         start = offset - first * self._block
-        return b"".join(parts)[start : start + stop - offset]
+        return b"".join(blocks)[start : start + stop - offset]
 
     def _get(self, file: str, total: int, read: Reader, number: int) -> bytes:
         key = file, number
         with self._lock:
             found = self._held.get(key)
-            mine: Future[bytes] | None = None
+            own: Future[bytes] | None = None
             if found is None:
-                found = mine = self._held[key] = Future()
+                found = own = self._held[key] = Future()
                 while len(self._held) > self._most:
                     self._held.popitem(last=False)
             else:
                 self._held.move_to_end(key)
-        if mine is not None:
-            self._fetch(mine, key, lambda: read(number * self._block, min(self._block, total - number * self._block)))
+        if own is not None:
+            self._fetch(own, key, lambda: read(number * self._block, min(self._block, total - number * self._block)))
         return found.result()
 
-    def _fetch(self, mine: "Future[bytes]", key: tuple[str, int], ask: Callable[[], bytes]) -> None:
+    def _fetch(self, own: "Future[bytes]", key: tuple[str, int], ask: Callable[[], bytes]) -> None:
         try:
-            mine.set_result(ask())
+            own.set_result(ask())
         except BaseException as error:  # whoever waits for this block has to learn of it too
             with self._lock:
-                if self._held.get(key) is mine:
+                if self._held.get(key) is own:
                     del self._held[key]
-            mine.set_exception(error)
+            own.set_exception(error)

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vitlab.data.shard_order import shard_order
+from vitlab.data.order import shard_order
 
 sizes = st.lists(st.integers(1, 30), min_size=1, max_size=12)
 seeds = st.integers(-(2**70), 2**70)

@@ -9,14 +9,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from vitlab.data.block_cache import BlockCache
 from vitlab.data.folders import open_folder
-from vitlab.data.shard_order import shard_order
+from vitlab.data.order import shard_order
 from vitlab.datasets.catalog import open_source
 from vitlab.errors import UserError
-from vitlab.shards.block_cache import BlockCache
-from vitlab.shards.packing import pack
+from vitlab.shards.packing import memory_reader, pack
 from vitlab.shards.remote import RemoteFile
-from vitlab.shards.source import memory_reader, samples_by_shard, with_block_cache
 
 
 @given(
@@ -92,8 +91,8 @@ def test_shard_by_shard_each_shard_is_fetched_once(animals, tmp_path, monkeypatc
     for path in pack(open_folder(animals, "train"), tmp_path / "packed", "train", shard_samples=4).shards:
         store.pipe_file(f"/animals/{path.name}", path.read_bytes())
     plain = open_source("memory://animals/train-*.tar", "train")
-    source = with_block_cache(plain, 2 * 2**24)
-    assert samples_by_shard(source) == [4, 4, 4, 4]
+    source = plain.with_block_cache(BlockCache(2 * 2**24))
+    assert np.bincount(source.shards_N).tolist() == [4, 4, 4, 4]
     asked = []
     real = RemoteFile.read_range
 
@@ -102,16 +101,8 @@ def test_shard_by_shard_each_shard_is_fetched_once(animals, tmp_path, monkeypatc
         return real(self, offset, size)
 
     monkeypatch.setattr(RemoteFile, "read_range", counted)
-    _, order = shard_order(np.arange(16), samples_by_shard(source), 0, 2)
+    _, order = shard_order(np.arange(16), [4, 4, 4, 4], 0, 2)
     found = {index: source.read(index) for index in order.tolist()}
     assert len(asked) == 4
     assert all(plain.read(index) == sample for index, sample in found.items())
     store.store.clear()
-
-
-def test_samples_by_shard_of_a_part(animals, tmp_path):
-    pack(open_folder(animals, "train"), tmp_path / "x", "all", shard_samples=4)
-    test = open_source(str(tmp_path / "x"), "test")
-    sizes = samples_by_shard(test)
-    assert sum(sizes) == len(test)
-    assert min(sizes) > 0

@@ -1,87 +1,32 @@
-"""A shard's index: where each image of a tar lies, and its label; made once, kept as JSON beside the tar."""
+"""Makes the index of a shard: where each image of a tar lies, and its label. It is made once, and kept as JSON."""
 
+import hashlib
 import logging
+import os
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import TypeVar
 
-from pydantic import ConfigDict, TypeAdapter, ValidationError
-from pydantic.dataclasses import dataclass
-
+from vitlab.data.block_cache import Reader
 from vitlab.data.decoding.pillow import MAX_BYTES, SUFFIXES
 from vitlab.errors import UserError
 from vitlab.files import write_text
-from vitlab.shards.tar import BLOCK, CutShort, Member, Reader, walk
+from vitlab.shards.remote import RemoteFile, read_if_there
+from vitlab.shards.source import MAX_LABEL, ShardIndex, from_json, index_path, to_json
+from vitlab.shards.tar import CutShort, Member, walk
 
 PICKLES = ("pkl", "pickle", "pyd", "pth", "pt")
-MAX_LABEL = 10**7
 MAX_INDEX_BYTES = 2**30
+CHUNK = 4 * 2**20  # an index is made from reads of this size: a request for each header would take hours
 
 Value = TypeVar("Value")
 
 log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, config=ConfigDict(extra="forbid", strict=True))
-class ShardIndex:
-    """The images of one shard, in the archive's order.
-
-    Attributes:
-        shard_bytes: the tar's size; another size means that the index is not this tar's.
-        classes: class names by label, or None where the shard came from elsewhere and names none.
-        names: each image's member name.
-        offsets, sizes: where its bytes start in the tar, and how many they are.
-        labels: its class.
-    """
-
-    shard_bytes: int
-    classes: tuple[str, ...] | None
-    names: tuple[str, ...]
-    offsets: tuple[int, ...]
-    sizes: tuple[int, ...]
-    labels: tuple[int, ...]
-    format: Literal["vitlab-shard-index"] = "vitlab-shard-index"
-    version: Literal[1] = 1
-
-
-_ADAPTER = TypeAdapter(ShardIndex)
-
-
-def index_path(shard: Path) -> Path:
-    """Where a shard's index lies: `train-000.tar` has `train-000.index.json`."""
-    return shard.with_suffix(".index.json")
-
-
-def to_json(index: ShardIndex) -> str:
-    """The index as one line of JSON."""
-    return _ADAPTER.dump_json(index).decode() + "\n"
-
-
-def from_json(text: bytes, name: str) -> ShardIndex:
-    """An index from untrusted JSON.
-
-    Raises:
-        UserError: it is damaged or of another version.
-    """
-    try:
-        index = _ADAPTER.validate_json(text)
-    except ValidationError as error:
-        raise UserError(f"{name}: this is no shard index of version 1; remove it, and it is made again") from error
-    count = len(index.names)
-    limits = all(
-        BLOCK <= offset <= index.shard_bytes - size and 0 < size <= MAX_BYTES
-        for offset, size in zip(index.offsets, index.sizes, strict=False)
-    )
-    known = MAX_LABEL if index.classes is None else len(index.classes)
-    labels = all(0 <= label < known for label in index.labels)
-    if not (0 < count == len(index.offsets) == len(index.sizes) == len(index.labels) and limits and labels):
-        raise UserError(f"{name}: this shard index contradicts itself; remove it, and it is made again")
-    return index
-
-
 def index_shard(shard: Path, skipped: list[str] | None = None) -> ShardIndex:
     """A shard's index: the one beside it if it is this shard's, else a new one, kept beside it if possible.
 
-    An index that something was left out of is not kept, so that nobody takes it for the whole shard's.
+    An index that something was left out of is not kept, so that it is not taken for the complete shard's.
 
     Args:
         shard: the tar file.
@@ -109,7 +54,7 @@ def index_shard(shard: Path, skipped: list[str] | None = None) -> ShardIndex:
             before = 0 if skipped is None else len(skipped)
             index = scan(read, total, str(shard), skipped=skipped)
     except OSError as error:
-        raise UserError(f"{shard}: it cannot be read ({error.strerror}); check the file and its rights") from error
+        raise UserError(f"{shard}: it cannot be read ({error.strerror}); check the file and its permissions") from error
     if skipped is not None and len(skipped) > before:
         return index
     try:
@@ -119,16 +64,75 @@ def index_shard(shard: Path, skipped: list[str] | None = None) -> ShardIndex:
     return index
 
 
+def cache_folder() -> Path:
+    """Where indices of remote shards are kept: $XDG_CACHE_HOME/vitlab/shards, else ~/.cache/vitlab/shards."""
+    base = os.environ.get("XDG_CACHE_HOME")
+    return (Path(base) if base else Path("~/.cache").expanduser()) / "vitlab" / "shards"
+
+
+def index_remote(file: RemoteFile, skipped: list[str] | None = None) -> ShardIndex:
+    """A remote shard's index: the cached one, else the one beside it, else a new one from reading the shard once.
+
+    The cache's key covers URL, size and version, so a replaced shard is indexed again. A cache that cannot be written
+    is reported in a warning.
+
+    Args:
+        file: the shard.
+        skipped: see `scan`.
+
+    Raises:
+        UserError: the shard cannot be read, or is refused by `scan`.
+    """
+    mark = f"{file.url}\n{file.size}\n{file.version}"
+    cached = cache_folder() / f"{hashlib.sha256(mark.encode()).hexdigest()}.index.json"
+    try:
+        if cached.is_file() and cached.stat().st_size <= MAX_INDEX_BYTES:
+            return from_json(cached.read_bytes(), str(cached))
+    except OSError as error:
+        log.warning("%s: not read (%s)", cached, error.strerror)
+    before = 0 if skipped is None else len(skipped)
+    index = _beside(file) or scan(read_ahead(file.read_range, file.size), file.size, file.url, skipped=skipped)
+    if skipped is None or len(skipped) == before:
+        try:
+            write_text(cached, to_json(index))
+        except OSError as error:
+            log.warning("%s: not kept (%s), so %s is indexed at every start", cached, error.strerror, file.url)
+    return index
+
+
+def _beside(file: RemoteFile) -> ShardIndex | None:
+    """The index that `vitlab data pack` left beside the shard, where there is one and it is this shard's."""
+    url = file.url.removesuffix(".tar") + ".index.json"
+    text = read_if_there(url, MAX_INDEX_BYTES)
+    index = None if text is None else from_json(text, url)
+    return index if index is not None and index.shard_bytes == file.size else None
+
+
+def read_ahead(read: Reader, total: int, chunk: int = CHUNK) -> Reader:
+    """A reader that asks `read` for chunks, and answers small reads in rising order from the last one.
+
+    Args:
+        read: gives (offset, size) of the file's bytes.
+        total: the file's size in bytes.
+        chunk: the smallest request.
+    """
+    start, held = 0, b""
+
+    def ahead(offset: int, size: int) -> bytes:
+        nonlocal start, held
+        if not start <= offset <= offset + min(size, max(0, total - offset)) <= start + len(held):
+            start, held = offset, read(offset, max(size, chunk))
+        return held[offset - start : offset - start + size]
+
+    return ahead
+
+
 def scan(
-    read: Reader,
-    total: int,
-    shard: str,
-    classes: tuple[str, ...] | None = None,
-    skipped: list[str] | None = None,
+    read: Reader, total: int, shard: str, classes: tuple[str, ...] | None = None, skipped: list[str] | None = None
 ) -> ShardIndex:
     """Indexes a shard in WebDataset's layout: KEY.jpg (or another image suffix) and KEY.cls, its label as text.
 
-    Members of other suffixes are passed over; hidden files too.
+    Members with other suffixes and hidden files are ignored.
 
     Args:
         read: gives (offset, size) of the shard's bytes.
@@ -139,7 +143,7 @@ def scan(
             one line for each added to it.
 
     Raises:
-        UserError: the archive is refused by `tars.walk`; it holds a pickle, a label that is no class's
+        UserError: the archive is refused by `tar.walk`; it holds a pickle, a label that is not a class's
             number, or a sample without image or label or with two of one.
     """
     images: dict[str, Member] = {}
@@ -150,21 +154,29 @@ def scan(
             _take(member, read, shard, classes, images, labels, unusable, skipped)
     except CutShort as error:
         _leave_out(error, skipped)
+    kept = _complete(images, labels, unusable, shard, skipped)
+    return ShardIndex(
+        shard_bytes=total,
+        classes=classes,
+        names=tuple(images[key].name for key in kept),
+        offsets=tuple(images[key].offset for key in kept),
+        sizes=tuple(images[key].size for key in kept),
+        labels=tuple(labels[key] for key in kept),
+    )
+
+
+def _complete(
+    images: dict[str, Member], labels: dict[str, int], unusable: set[str], shard: str, skipped: list[str] | None
+) -> list[str]:
+    """The keys of the samples that have an image and a label."""
     lacking = {key: "image" for key in labels if key not in images and key not in unusable}
     lacking |= {key: "label (.cls)" for key in images if key not in labels}
     for key, what in lacking.items():
         _leave_out(UserError(f"{shard}: sample '{key}' has no {what}; was the shard cut short? pack it again"), skipped)
-    whole = [key for key in images if key in labels]
-    if not whole:
+    kept = [key for key in images if key in labels]
+    if not kept:
         raise UserError(f"{shard}: there are no samples (KEY.jpg with KEY.cls) in it")
-    return ShardIndex(
-        shard_bytes=total,
-        classes=classes,
-        names=tuple(images[key].name for key in whole),
-        offsets=tuple(images[key].offset for key in whole),
-        sizes=tuple(images[key].size for key in whole),
-        labels=tuple(labels[key] for key in whole),
-    )
+    return kept
 
 
 def _leave_out(error: UserError, skipped: list[str] | None) -> None:
