@@ -27,7 +27,7 @@ from typing import Any
 
 from vitlab import files
 from vitlab.recipes import library
-from vitlab.recipes.schema import Recipe, from_toml, to_toml, with_changes
+from vitlab.recipes.schema import Recipe, from_stored_toml, to_toml, with_changes
 
 RESULTS = Path(__file__).parent / "results" / "fashion_mnist.json"
 FRAMEWORKS = ("vitlab", "timm", "transformers")
@@ -60,7 +60,7 @@ def main() -> None:
 def run_one(framework: str, seed: int, steps: int | None, workers: int) -> dict[str, Any]:
     """One run in this process; what it prints goes to stderr."""
     changes = [f"seed={seed}", *([f"steps={steps}"] if steps else [])]
-    recipe = with_changes(library.find("fashion-mnist"), changes)
+    recipe = with_changes(library.load_recipe("fashion-mnist"), changes)
     with contextlib.redirect_stdout(sys.stderr):
         train = _vitlab() if framework == "vitlab" else _peer(framework)
         cpu, begun = time.process_time(), time.perf_counter()
@@ -112,10 +112,10 @@ def started(framework: str, **options: int) -> dict[str, Any]:
 def accuracy() -> None:
     """The recipe as it is, by every framework with every seed; finished runs of the same recipe are kept."""
     stored = _stored()
-    recipe = library.find("fashion-mnist")
+    recipe = library.load_recipe("fashion-mnist")
     before = stored.get("accuracy", {})
     # Read back, so that a key that recipes have got since then does not count where it has its default.
-    is_same = "recipe" in before and from_toml(before["recipe"], str(RESULTS)) == recipe
+    is_same = "recipe" in before and from_stored_toml(before["recipe"], str(RESULTS)) == recipe
     runs = before["runs"] if is_same else []
     workers = loader_processes()
     for seed in SEEDS:

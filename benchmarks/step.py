@@ -23,8 +23,7 @@ import torch
 
 from vitlab.models.build import build
 from vitlab.recipes import cost, hardware, zoo
-from vitlab.recipes.scale import ScaleConfig
-from vitlab.recipes.schema import ObjectiveConfig, OptimizerConfig
+from vitlab.recipes.schema import ObjectiveConfig, OptimizerConfig, ScaleConfig
 from vitlab.runtime import Runtime, choose, environment
 from vitlab.training import parallel
 from vitlab.training.optimizers import build_optimizer

@@ -35,7 +35,7 @@ WARM_UP, STEPS = 20, 150
 
 def milliseconds(lanes: int) -> float:
     """The median step of this process."""
-    recipe, runtime = library.find("fashion-mnist"), choose("cpu")
+    recipe, runtime = library.load_recipe("fashion-mnist"), choose("cpu")
     model = create_model(recipe.model.name, num_classes=10, image_size=recipe.model.image_size, **recipe.model.options)
     replica = parallelize(model, recipe.scale, runtime, lanes)
     optimizer = start(replica, recipe).optimizer

@@ -69,7 +69,7 @@ def test_every_command_runs(page, tmp_path, monkeypatch, capsys):
     make_photos(tmp_path / "photos", 0)
     make_photos(tmp_path / "exam", 1)
     (tmp_path / "docs").symlink_to(DOCS)
-    mine = with_changes(library.find("scratch"), ["data.source=photos"])
+    mine = with_changes(library.load_recipe("scratch"), ["data.source=photos"])
     (tmp_path / "mine.toml").write_text(to_toml(mine))
     assert main(["pretrain", "mine.toml", "--out", "model", *STEPS, *SIZE, *MODEL]) == 0
     ran = 0

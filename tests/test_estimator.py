@@ -198,7 +198,7 @@ def test_scikit_learn_is_not_needed():
 
 
 def test_a_recipe_also_says_how_images_are_prepared():
-    recipe = with_changes(library.find("demo-upstream"), ["steps=1", "batch_size=4", "objective.head_bias=-3"])
+    recipe = with_changes(library.load_recipe("demo-upstream"), ["steps=1", "batch_size=4", "objective.head_bias=-3"])
     recipe = with_changes(recipe, ["preprocessing.mean=[0.1, 0.2, 0.3]", "optimizer.learning_rate=1e-9"])
     images, labels = np.zeros((6, 8, 8, 3), np.uint8), np.arange(6) % 2
     fitted = tiny(recipe=recipe).fit(images, labels)

@@ -24,7 +24,13 @@ QUICK = [
 
 def test_held_out_images_are_judged_instead_of_test_images(tmp_path, capsys):
     out = tmp_path / "run"
-    words = ["--set=scale.validation=0.1", "--set=evaluate_every=2", "--set=scale.patience=1", "--out", str(out)]
+    words = [
+        "--set=validation.share=0.1",
+        "--set=evaluate_every=2",
+        "--set=early_stopping.patience=1",
+        "--out",
+        str(out),
+    ]
     assert main([*QUICK, *words]) == 0
     named = {name for line in read_metrics(out) for name in line}
     assert "validation_top1" in named
@@ -48,7 +54,7 @@ def test_a_new_head_starts_at_its_bias(tmp_path, capsys):
 )
 def test_batch_and_log_are_keys_of_the_recipe(batch, log, expected):
     assert scale_assignments(batch, log) == expected
-    with_changes(library.find("demo-upstream"), expected)
+    with_changes(library.load_recipe("demo-upstream"), expected)
 
 
 def test_a_batch_is_cut_by_itself(tmp_path, capsys):

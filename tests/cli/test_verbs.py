@@ -167,7 +167,7 @@ def test_recipes_lists_and_shows_what_runs_unchanged(capsys, tmp_path):
     for name in library.names():
         capsys.readouterr()
         assert main(["recipes", "show", name]) == 0
-        assert from_toml(capsys.readouterr().out, name) == library.find(name)
+        assert from_toml(capsys.readouterr().out, name) == library.load_recipe(name)
 
 
 def test_data_info_counts_and_draws(capsys, tmp_path, photos):

@@ -45,7 +45,7 @@ def test_rates_are_tried_on_held_out_images_and_the_best_one_counts(tmp_path, ca
         stored = json.loads((folder / f"seed-{seed}" / "results" / "accuracy.json").read_text())
         assert numbers["test_top1"][str(seed)] == stored["numbers"]["top1"]
         text = (folder / f"seed-{seed}" / "recipe.toml").read_text()
-        assert "validation = 0.0" in text
+        assert "[validation]\nshare = 0.0\n" in text
         assert f"seed = {seed}\n" in text
     shares = [100 * share for share in numbers["test_top1"].values()]
     assert table["rows"][0][2] == f"{statistics.mean(shares):.2f} ± {statistics.stdev(shares):.2f} %"
@@ -66,7 +66,7 @@ def test_the_rate_with_the_best_weights_is_taken(tmp_path, capsys, monkeypatch):
     def pretended(recipe, out, **options):
         (out / "results").mkdir(parents=True)
         rate = recipe.optimizer.learning_rate
-        if recipe.scale.validation:
+        if recipe.validation.share:
             lines = [json.dumps({"step": step, "validation_top1": top1}) for step, top1 in enumerate(scores[rate])]
             (out / "metrics.jsonl").write_text("\n".join(lines) + "\n")
         else:
@@ -124,7 +124,7 @@ def test_a_recipe_is_a_study_and_a_share_of_the_images_is_enough(tmp_path, capsy
 
 def test_averages_are_over_rows_and_deviations_over_seeds():
     def outcome(name, top1):
-        row = verb.Row(name, verb.Sweep(verb.library.find("finetune")))
+        row = verb.Row(name, verb.Sweep(verb.library.load_recipe("finetune")))
         return verb.Outcome(row, (), 0.01, top1)
 
     study = verb.Study("s", "about", (), averaged=True)

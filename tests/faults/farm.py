@@ -13,7 +13,7 @@ from pathlib import Path
 
 WAYS = {
     "one process": (1, []),
-    "two lanes": (1, ["scale.lanes=2"]),
+    "two lanes": (1, ["scale.thread_replicas=2"]),
     "ddp": (2, ["scale.parallel=ddp"]),
     "fsdp": (2, ["scale.parallel=fsdp"]),
 }

@@ -45,7 +45,7 @@ def prepare() -> None:
     torch.set_num_threads(1)
     _warm["source"] = open_source("digits", "train")
     _warm["recipe"] = with_changes(
-        library.find("demo-upstream"),
+        library.load_recipe("demo-upstream"),
         [
             f"steps={STEPS}", "batch_size=12", "averaging=0.9", "checkpoint_every=1", "log_every=1",
             "evaluate_every=3", "schedule.warmup_steps=2",
@@ -66,7 +66,7 @@ def carry_out(path: Path, order: dict) -> int:
     try:
         with process_group(choose("cpu")) as runtime:
             # ThreadReplicas draw no random numbers.
-            dropout = 0.1 if recipe.scale.lanes == "auto" else 0.0
+            dropout = 0.1 if recipe.scale.thread_replicas == "auto" else 0.0
             _train(path, recipe, runtime, order.get("dropout", dropout))
     except (UserError, Interrupted, TrainingFailed, RankLost) as end:
         if int(os.environ.get("RANK", "0")) == 0:

@@ -58,7 +58,7 @@ def test_names_are_told_apart_and_found():
     names = library.names()
     assert len(set(names)) == len(names)
     assert {"demo-upstream", "demo-downstream", "fashion-mnist", "scratch", "finetune"} <= set(names)
-    assert all(library.find(name).name == name for name in names)
+    assert all(library.load_recipe(name).name == name for name in names)
 
 
 @pytest.mark.parametrize("entry", library.entries(), ids=lambda entry: entry.name)

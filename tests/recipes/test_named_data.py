@@ -44,18 +44,18 @@ def test_entries_agree_on_how_many_images_there_are(entry):
 
 
 def test_a_recipes_model_has_a_head_for_its_data():
-    config = model_of(library.find("fashion-mnist"))
+    config = model_of(library.load_recipe("fashion-mnist"))
     assert (config.num_classes, cost.parameters(config)) == (10, 145_290)
     assert library.entry("fashion-mnist").exaflops == pytest.approx(4.549e-06, rel=1e-3)
-    assert model_of(library.find("table3/vit-b16-i21k-90ep")).num_classes == 21_843
-    assert model_of(library.find("vtab/pets")).num_classes == 37
-    assert model_of(library.find("finetune"), classes=3).num_classes == 3
-    assert model_of(library.find("fashion-mnist"), classes=3).num_classes == 10
+    assert model_of(library.load_recipe("table3/vit-b16-i21k-90ep")).num_classes == 21_843
+    assert model_of(library.load_recipe("vtab/pets")).num_classes == 37
+    assert model_of(library.load_recipe("finetune"), classes=3).num_classes == 3
+    assert model_of(library.load_recipe("fashion-mnist"), classes=3).num_classes == 10
 
 
 def test_a_recipe_without_named_data_keeps_the_models_own_head():
     row = next(row for row in TABLE_6 if row.model == "ViT-B/16")
-    recipe = library.find("table3/vit-b16-jft-7ep")
+    recipe = library.load_recipe("table3/vit-b16-jft-7ep")
     assert model_of(recipe).num_classes == zoo.get(row.model).num_classes == 1000
     assert model_of(recipe, name="ViT-L/16", image_size=384).image_hw == (384, 384)
 

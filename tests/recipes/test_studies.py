@@ -37,9 +37,9 @@ def test_a_sweep_holds_out_a_part_for_trials_and_nothing_for_what_counts():
     recipe = studies.find("table4/pets").rows[0].sweep.recipe
     sweep = Sweep(recipe, (0.1, 1e-05), seeds=(4, 5), dev_share=0.1)
     trial = sweep.trial(1e-05)
-    assert (trial.optimizer.learning_rate, trial.seed, trial.scale.validation) == (1e-05, 4, 0.1)
+    assert (trial.optimizer.learning_rate, trial.seed, trial.validation.share) == (1e-05, 4, 0.1)
     final = sweep.final(0.1, 5)
-    assert (final.optimizer.learning_rate, final.seed, final.scale.validation) == (0.1, 5, 0)
+    assert (final.optimizer.learning_rate, final.seed, final.validation.share) == (0.1, 5, 0)
     assert sweep.final(None, 5).optimizer.learning_rate == recipe.optimizer.learning_rate
 
 
@@ -66,7 +66,7 @@ def test_the_ablations_have_the_papers_rows():
     assert studies.find("table7").rows[1].sweep.recipe.optimizer.kind == "sgd"
     shares = [row.sweep.recipe.data.share for row in studies.find("fig4").rows[:4]]
     assert [round(303 * share) for share in shares] == [9, 30, 90, 303]
-    assert all(row.sweep.recipe.scale.patience for row in studies.find("fig4").rows)
+    assert all(row.sweep.recipe.early_stopping.patience for row in studies.find("fig4").rows)
     gap = [(row.sweep.recipe.model.options.get("head"), row.sweep.recipe.optimizer.learning_rate)
            for row in studies.find("fig9").rows]  # fmt: skip
     assert gap == [(None, 8e-4), ("gap", 8e-4), ("gap", 3e-4)]

@@ -24,7 +24,7 @@ STEPS = 12
 
 def _recipe(*changes: str) -> Recipe:
     common = [f"steps={STEPS}", "batch_size=16", "averaging=0.9", "checkpoint_every=3", "log_every=1"]
-    return with_changes(library.find("demo-upstream"), [*common, *changes])
+    return with_changes(library.load_recipe("demo-upstream"), [*common, *changes])
 
 
 def _train(path: Path, recipe: Recipe, display: Display | None = None) -> Model:

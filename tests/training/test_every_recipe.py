@@ -37,7 +37,7 @@ def weights(tmp_path_factory, images):
     """What fine-tuning starts from."""
     out = str(tmp_path_factory.mktemp("upstream") / "run")
     words = ["pretrain", "scratch", "--model", "ViT-Ti/7", "--data", images, "--out", out, "--steps", "1"]
-    options = {**_tiny_vit(library.find("scratch")), "model.image_size": 28, "batch_size": 4}
+    options = {**_tiny_vit(library.load_recipe("scratch")), "model.image_size": 28, "batch_size": 4}
     assert main([*words, *_sets(options)]) == 0
     return out
 

@@ -12,7 +12,7 @@ from vitlab.recipes import library
 from vitlab.recipes.schema import with_changes
 from vitlab.training import loggers
 
-RECIPE = library.find("demo-upstream")
+RECIPE = library.load_recipe("demo-upstream")
 NUMBERS = {"loss": 2.5, "test_top1": 0.25}
 
 

@@ -12,7 +12,7 @@ from vitlab.runtime import choose
 from vitlab.training import memory
 
 CPU = choose("cpu")
-RECIPE = with_changes(library.find("scratch"), ["batch_size=64", "scale.accumulation=auto"])
+RECIPE = with_changes(library.load_recipe("scratch"), ["batch_size=64", "scale.accumulation=auto"])
 
 
 def _model():

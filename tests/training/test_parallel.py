@@ -9,7 +9,7 @@ from vitlab import create_model
 from vitlab.errors import UserError
 from vitlab.models.layers import Block
 from vitlab.models.resnet import Unit
-from vitlab.recipes.scale import ScaleConfig
+from vitlab.recipes.schema import ScaleConfig
 from vitlab.runtime import choose
 from vitlab.training import parallel
 from vitlab.training.parallel import Replica

@@ -8,10 +8,10 @@ import pytest
 
 from vitlab.errors import UserError
 from vitlab.recipes import library
-from vitlab.recipes.schema import with_changes
+from vitlab.recipes.schema import to_toml, with_changes
 from vitlab.training.run_directory import one_line_write_errors, open_run, read_metrics
 
-RECIPE = library.find("finetune")
+RECIPE = library.load_recipe("finetune")
 
 
 def _open(path, **changes):
@@ -57,7 +57,7 @@ def test_a_run_in_use_is_refused(tmp_path):
     code = (
         "import sys; from pathlib import Path; from vitlab.recipes import library\n"
         "from vitlab.training.run_directory import open_run\n"
-        "with open_run(Path(sys.argv[1]), library.find('finetune'), data='abc', environment={}, resume=True):\n"
+        "with open_run(Path(sys.argv[1]), library.load_recipe('finetune'), data='abc', environment={}, resume=True):\n"
         "    print('mine', flush=True); sys.stdin.read()"
     )
     with subprocess.Popen(
@@ -100,12 +100,42 @@ def test_an_unwritable_place_is_one_line(tmp_path):
         pass
 
 
-@pytest.mark.parametrize("change", ["accumulation=4", "accumulation=auto", "parallel=fsdp", "keep=5", "recompute=true"])
+@pytest.mark.parametrize(
+    "change",
+    [
+        "scale.accumulation=4",
+        "scale.accumulation=auto",
+        "scale.parallel=fsdp",
+        "checkpoint.keep=5",
+        "scale.recompute=true",
+        "scale.compile=blocks",
+        "scale.thread_replicas=2",
+    ],
+)
 def test_how_a_run_is_carried_out_may_change(tmp_path, change):
     with _open(tmp_path / "run"):
         pass
-    with _open(tmp_path / "run", recipe=with_changes(RECIPE, [f"scale.{change}"]), resume=True):
+    with _open(tmp_path / "run", recipe=with_changes(RECIPE, [change]), resume=True):
         pass
+
+
+def test_a_run_of_an_earlier_version_goes_on(tmp_path, capsys):
+    """Its recipe.toml has keys that were renamed since, and early stopping that had no effect."""
+    with _open(tmp_path / "run") as run:
+        stored = to_toml(RECIPE)
+        for section in ("validation", "early_stopping", "checkpoint"):
+            before, _, rest = stored.partition(f"[{section}]\n")
+            stored = before + rest.partition("\n\n")[2]
+        old = 'keep = 2\nvalidation = 0.0\npatience = 3\nlanes = "auto"'
+        (run.path / "recipe.toml").write_text(stored.replace('thread_replicas = "auto"', old))
+    for kept in (RECIPE, with_changes(RECIPE, ["checkpoint.keep=5"])):
+        with _open(tmp_path / "run", recipe=kept, resume=True):
+            pass
+    other = with_changes(RECIPE, ["validation.share=0.1"])
+    with pytest.raises(UserError, match=r"validation.share was 0.0 and is 0.1 now"):
+        with _open(tmp_path / "run", recipe=other, resume=True):
+            pass
+    assert capsys.readouterr().err == ""
 
 
 def test_precision_may_not_change(tmp_path):

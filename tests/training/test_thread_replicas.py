@@ -34,7 +34,9 @@ def two_threads():
 
 
 def _recipe(**changes: object) -> Recipe:
-    base = with_changes(library.find("demo-upstream"), ["batch_size=36", "averaging=0", "log_every=1", "steps=6"])
+    base = with_changes(
+        library.load_recipe("demo-upstream"), ["batch_size=36", "averaging=0", "log_every=1", "steps=6"]
+    )
     return with_changes(base, [f"{key.replace('__', '.')}={value}" for key, value in changes.items()])
 
 
@@ -57,8 +59,8 @@ def _equal(one: Model, other: Model) -> bool:
 @pytest.mark.parametrize("parts", [1, 2])
 def test_lanes_learn_what_one_learns(tmp_path, lanes, parts):
     options = dict(optimizer__kind="sgd", optimizer__learning_rate=0.05)
-    one = _train(tmp_path / "one", _recipe(**options, scale__lanes=1))
-    several = _train(tmp_path / "several", _recipe(**options, scale__lanes=lanes, scale__accumulation=parts))
+    one = _train(tmp_path / "one", _recipe(**options, scale__thread_replicas=1))
+    several = _train(tmp_path / "several", _recipe(**options, scale__thread_replicas=lanes, scale__accumulation=parts))
     for name, value in one.state_dict().items():
         torch.testing.assert_close(several.state_dict()[name], value, atol=1e-6, rtol=0)
     lines = zip(read_metrics(tmp_path / "one"), read_metrics(tmp_path / "several"), strict=True)
@@ -68,7 +70,7 @@ def test_lanes_learn_what_one_learns(tmp_path, lanes, parts):
 
 
 def test_lanes_give_the_same_bits_every_time_also_when_resumed(tmp_path):
-    recipe = _recipe(scale__lanes=3, scale__keep=3, checkpoint_every=2)
+    recipe = _recipe(scale__thread_replicas=3, checkpoint__keep=3, checkpoint_every=2)
     whole = _train(tmp_path / "whole", recipe)
     assert _equal(whole, _train(tmp_path / "again", recipe))
     later = sorted((tmp_path / "again" / "checkpoints").iterdir())[1:]
@@ -150,9 +152,11 @@ def test_small_models_without_dropout_go_in_lanes_by_themselves():
 
 
 def test_a_number_of_lanes_is_taken_as_far_as_there_are_images():
-    assert thread_replicas_of(_recipe(scale__lanes=3), _model(), CPU) == 3
-    assert thread_replicas_of(_recipe(scale__lanes=4, batch_size=2), _model(), CPU) == 2
-    assert thread_replicas_of(_recipe(scale__lanes=1), _model(dropout=0.1), CPU) == 1  # one lane is never refused
+    assert thread_replicas_of(_recipe(scale__thread_replicas=3), _model(), CPU) == 3
+    assert thread_replicas_of(_recipe(scale__thread_replicas=4, batch_size=2), _model(), CPU) == 2
+    assert (
+        thread_replicas_of(_recipe(scale__thread_replicas=1), _model(dropout=0.1), CPU) == 1
+    )  # one lane is never refused
 
 
 @pytest.mark.parametrize(
@@ -166,7 +170,7 @@ def test_a_number_of_lanes_is_taken_as_far_as_there_are_images():
 )
 def test_lanes_that_cannot_be_are_refused_in_a_line(changes, random, words):
     with pytest.raises(UserError, match=rf"scale\.lanes=2: .*{words}"):
-        thread_replicas_of(_recipe(scale__lanes=2, **changes), _model(**random), CPU)
+        thread_replicas_of(_recipe(scale__thread_replicas=2, **changes), _model(**random), CPU)
 
 
 @pytest.mark.parametrize(
@@ -190,7 +194,7 @@ def test_light_images_are_made_by_the_thread_that_trains_in_lanes(
 
     monkeypatch.setattr(loader, "training_batches", watched)
     options = {} if workers is None else {"data__workers": workers}
-    _train(tmp_path / "run", _recipe(steps=1, scale__lanes=lanes, **options, **augmentation), data)
+    _train(tmp_path / "run", _recipe(steps=1, scale__thread_replicas=lanes, **options, **augmentation), data)
     assert seen == [expected]
 
 

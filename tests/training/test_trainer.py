@@ -29,7 +29,7 @@ TINY = dict(patch=7, hidden=16, layers=1, mlp=16, heads=2)
 
 def _recipe(**changes: object) -> Recipe:
     base = with_changes(
-        library.find("demo-upstream"),
+        library.load_recipe("demo-upstream"),
         [f"steps={STEPS}", "batch_size=12", "averaging=0.9", "checkpoint_every=1", "log_every=1"],
     )
     return with_changes(base, [f"{key.replace('__', '.')}={value}" for key, value in changes.items()])
@@ -193,7 +193,11 @@ def test_held_out_images_say_which_weights_are_kept(tmp_path):
         seen[step] = _hash(model)
         return {"validation_top1": next(scores)}
 
-    model = _train(tmp_path / "run", _recipe(evaluate_every=1, scale__patience=2, checkpoint_every=0), hooks=[hook])
+    model = _train(
+        tmp_path / "run",
+        _recipe(evaluate_every=1, early_stopping__patience=2, validation__share=0.1, checkpoint_every=0),
+        hooks=[hook],
+    )
     assert list(seen) == [1, 2, 3, 4]
     assert _hash(model) == seen[2]
     assert _hash(load_model(tmp_path / "run" / "model")) == seen[2]
@@ -207,7 +211,7 @@ def test_the_best_checkpoint_outlives_newer_ones(tmp_path):
     def hook(step: int, model: torch.nn.Module) -> dict[str, float]:
         return {"validation_top1": scores[step]}
 
-    _train(tmp_path / "run", _recipe(evaluate_every=1, scale__keep=1), hooks=[hook])
+    _train(tmp_path / "run", _recipe(evaluate_every=1, checkpoint__keep=1), hooks=[hook])
     kept = sorted(path.name for path in (tmp_path / "run" / "checkpoints").iterdir())
     assert kept == ["step-00000003", f"step-{STEPS:08d}"]
 

@@ -109,13 +109,13 @@ def check_size(name: str, config: ModelConfig) -> None:
 def _recipe_of(name: str) -> Recipe | None:
     """The recipe that is meant; none where it is a model."""
     if library.entry(name) is not None or name.endswith(".toml"):
-        return library.find(name)
+        return library.load_recipe(name)
     if zoo.is_known(name):
         return None
     if Path(name).is_dir():
         if not (Path(name) / RECIPE).is_file():
             raise UserError(f"{name}: this folder is not a run's, it has no {RECIPE}; name a model or a recipe")
-        return library.find(str(Path(name) / RECIPE))
+        return library.load_recipe(str(Path(name) / RECIPE))
     raise unknown_name("model or recipe", name, [*zoo.names(), *library.names()], listing=WAYS)
 
 

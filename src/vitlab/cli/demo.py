@@ -12,6 +12,7 @@ from vitlab.cli.output import show
 from vitlab.errors import UserError
 from vitlab.experiments.demo import REPLACED
 from vitlab.experiments.demo import demo as run_demo
+from vitlab.recipes.schema import current_assignments
 
 app = options.new_app()
 
@@ -29,7 +30,7 @@ def demo(
 ) -> None:
     """Pretrain, few-shot, fine-tune, inspect, report: a few minutes on two cores. Run again, it continues."""
     begun = time.monotonic()
-    given = RecipeChanges(seed=seed, assignments=tuple(changes or []))
+    given = RecipeChanges(seed=seed, assignments=tuple(current_assignments(changes or [])))
     for key in given.changed_keys():
         if key in REPLACED:
             raise UserError(f"--set {key}: {REPLACED[key]}; leave it out")

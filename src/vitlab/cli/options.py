@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from vitlab.data.sources import Bad
+from vitlab.recipes.schema import current_assignments
 
 ModelArgument = Annotated[str, typer.Argument(metavar="MODEL", help="A run's folder, a weights file or folder.")]
 DataOption = Annotated[
@@ -23,7 +24,12 @@ OutOption = Annotated[
 SeedOption = Annotated[int | None, typer.Option("--seed", min=0, help="Seed of every random draw.")]
 SetOption = Annotated[
     list[str] | None,
-    typer.Option("--set", metavar="KEY.PATH=VALUE", help="Change one key of the recipe; may be given again."),
+    typer.Option(
+        "--set",
+        metavar="KEY.PATH=VALUE",
+        callback=lambda changes: current_assignments(changes or []),
+        help="Change one key of the recipe; may be given again.",
+    ),
 ]
 ResumeOption = Annotated[bool, typer.Option("--resume", help="Go on from the newest checkpoint of the run's folder.")]
 DeviceOption = Annotated[str, typer.Option("--device", help="auto, cuda, mps or cpu.")]

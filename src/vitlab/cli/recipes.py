@@ -55,7 +55,7 @@ def show_recipe(
     name: Annotated[str, typer.Argument(metavar="NAME", help="A built-in recipe's name, or a TOML file.")],
 ) -> None:
     """Print a recipe as TOML: save it, change it, and give the file to `vitlab pretrain` or `vitlab finetune`."""
-    recipe = library.find(name)
+    recipe = library.load_recipe(name)
     entry = library.entry(name)
     if entry is not None:
         for line in entry.description().splitlines():

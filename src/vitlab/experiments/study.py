@@ -10,7 +10,7 @@ from pathlib import Path
 from vitlab.errors import UserError
 from vitlab.recipes import library, studies
 from vitlab.recipes.library import load_recipe
-from vitlab.recipes.schema import Recipe, from_toml
+from vitlab.recipes.schema import Recipe, from_stored_toml
 from vitlab.recipes.studies import Row, Study, Sweep
 from vitlab.results import ResultTable, percent, write_table
 from vitlab.runner import ACCURACY, run
@@ -80,7 +80,7 @@ def _run_once(recipe: Recipe, folder: Path, device: str, title: str) -> None:
     """Nothing, where the same run is finished; where another one is in the way, the user's mistake is told."""
     stored = folder / RECIPE
     is_finished = (folder / ACCURACY_FILE).exists() and stored.exists()
-    if is_finished and from_toml(stored.read_text(encoding="utf-8"), str(stored)) == recipe:
+    if is_finished and from_stored_toml(stored.read_text(encoding="utf-8"), str(stored)) == recipe:
         return
     run(recipe, folder, resume=True, device=device, title=title)
 

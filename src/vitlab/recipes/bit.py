@@ -4,8 +4,15 @@ from vitlab.recipes import pretrain
 from vitlab.recipes.augmentation import Augmentation
 from vitlab.recipes.entries import Entry
 from vitlab.recipes.named_data import IMAGENET, IMAGENET_21K, JFT
-from vitlab.recipes.scale import ScaleConfig
-from vitlab.recipes.schema import DataConfig, ModelSpec, ObjectiveConfig, OptimizerConfig, Recipe, ScheduleConfig
+from vitlab.recipes.schema import (
+    DataConfig,
+    ModelSpec,
+    ObjectiveConfig,
+    OptimizerConfig,
+    Recipe,
+    ScaleConfig,
+    ScheduleConfig,
+)
 
 # Name, source, title, epochs, epochs after which the rate falls, images, loss.
 UPSTREAM = (

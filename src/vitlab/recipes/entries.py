@@ -105,7 +105,7 @@ def model_of(
 
 def trained_on(recipe: Recipe, images: int) -> int:
     """How many of a data set's training images a recipe trains on; the rest is left out, or held out to measure on."""
-    return max(1, round(images * recipe.data.share * (1 - recipe.scale.validation)))
+    return max(1, round(images * recipe.data.share * (1 - recipe.validation.share)))
 
 
 def figure(value: float) -> str:

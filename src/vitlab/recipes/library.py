@@ -89,13 +89,21 @@ def description(name: str) -> str:
     return found.description()
 
 
-def find(name_or_file: str) -> Recipe:
-    """The built-in recipe of that name, or the recipe in that TOML file."""
-    found = entry(name_or_file)
-    if found is not None:
-        return found.recipe
+def load_recipe(name_or_file: str | Path) -> Recipe:
+    """A built-in recipe by its name, or the recipe in a TOML file.
+
+    Args:
+        name_or_file: such as "demo-upstream" or "mine.toml"; a `Path` is a file in any case.
+
+    Raises:
+        UserError: an unknown name (the nearest ones are given), or a file that cannot be read or is not a recipe.
+    """
+    if isinstance(name_or_file, str):
+        found = entry(name_or_file)
+        if found is not None:
+            return found.recipe
     path = Path(name_or_file)
-    if path.suffix == ".toml" or path.is_file():
+    if isinstance(name_or_file, Path) or path.suffix == ".toml" or path.is_file():
         return _read(path)
     raise unknown_name("recipe", name_or_file, names(), listing="`vitlab recipes` lists them; a TOML file works too")
 

@@ -4,8 +4,15 @@ from vitlab.recipes.augmentation import Augmentation
 from vitlab.recipes.entries import Entry
 from vitlab.recipes.named_data import IMAGENET
 from vitlab.recipes.pretrain import AT_224
-from vitlab.recipes.scale import ScaleConfig
-from vitlab.recipes.schema import DataConfig, ModelSpec, ObjectiveConfig, OptimizerConfig, Recipe, ScheduleConfig
+from vitlab.recipes.schema import (
+    DataConfig,
+    ModelSpec,
+    ObjectiveConfig,
+    OptimizerConfig,
+    Recipe,
+    ScaleConfig,
+    ScheduleConfig,
+)
 
 # Epochs, top-1 on ImageNet, ReaL and ImageNet-v2.
 ROWS = ((90, 76.5, 83.1, 64.2), (150, 78.5, 84.5, 66.4), (300, 80.0, 85.4, 68.3))

@@ -5,7 +5,6 @@ from vitlab.recipes.augmentation import Augmentation
 from vitlab.recipes.configs import ViTConfig
 from vitlab.recipes.entries import Entry, slug
 from vitlab.recipes.named_data import IMAGENET, IMAGENET_21K, JFT
-from vitlab.recipes.scale import ScaleConfig
 from vitlab.recipes.schema import (
     DataConfig,
     ModelSpec,
@@ -14,6 +13,7 @@ from vitlab.recipes.schema import (
     OptionValue,
     PreprocessingConfig,
     Recipe,
+    ScaleConfig,
     ScheduleConfig,
 )
 

@@ -1,4 +1,4 @@
-"""Recipe and its parts: frozen, validated values; TOML in and out; `key.path=value` changes."""
+"""Recipe and its sections: frozen, validated values; TOML in and out; `key.path=value` changes."""
 
 import tomllib
 from collections.abc import Iterable, Mapping
@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, ValidationErro
 from vitlab.errors import UserError, unknown_name
 from vitlab.recipes.augmentation import Augmentation
 from vitlab.recipes.preprocessing import Interpolation, Resize
-from vitlab.recipes.scale import ScaleConfig
+from vitlab.recipes.renamed_keys import print_renamed, renamed_assignments, renamed_values
 
 OptionValue = bool | int | float | str | list[int]
 Positive = Annotated[int, Field(gt=0)]
@@ -119,6 +119,73 @@ class ObjectiveConfig(Section):
     head_bias: float = 0.0
 
 
+class ValidationConfig(Section):
+    """What training is measured on.
+
+    Attributes:
+        share: of the training images, held out and measured on in place of the test images; 0 holds out none.
+    """
+
+    share: float = Field(0.0, ge=0, lt=1)
+
+
+class EarlyStoppingConfig(Section):
+    """When training ends before its last step.
+
+    Attributes:
+        patience: evaluations in a row without a better score on the held-out images (`validation.share`) after which
+            training ends; the best weights are kept. 0 never ends early.
+    """
+
+    patience: NotNegative = 0
+
+
+class CheckpointConfig(Section):
+    """Which checkpoints stay.
+
+    Attributes:
+        keep: how many of the newest ones; the best one stays too, where images are held out (`validation.share`).
+    """
+
+    keep: Positive = 2
+
+
+class ScaleConfig(Section):
+    """How a run is carried out.
+
+    Attributes:
+        accumulation: microbatches that a batch is cut into, one after the other, to save memory; "auto" takes the
+            fewest that fit.
+        thread_replicas: replicas of the model in threads of one process, each of which learns from its share of a
+            batch on its own cores; "auto" takes several on a processor, for a small ViT without dropout, and 1
+            elsewhere.
+        parallel: what several processes do: "ddp" has the complete model in each, "fsdp" shards weights, gradients
+            and optimizer among them; "auto" is ddp where everything fits into half of a device's memory, else fsdp;
+            "none" refuses more than one process.
+        compile: "blocks" compiles every encoder block, "step" the complete forward pass.
+        recompute: keep only the blocks' inputs and compute the rest again in the backward pass: a third more
+            arithmetic for much less memory.
+        precision: of matrix products; "auto" is bfloat16 on GPUs and float32 elsewhere; weights and optimizer are
+            always float32. "fp8" needs torchao and a GPU that supports it.
+    """
+
+    accumulation: Positive | Literal["auto"] = 1
+    thread_replicas: Positive | Literal["auto"] = "auto"
+    parallel: Literal["auto", "none", "ddp", "fsdp"] = "auto"
+    compile: Literal["none", "blocks", "step"] = "none"
+    recompute: bool = False
+    precision: Literal["auto", "float32", "bfloat16", "fp8"] = "auto"
+
+
+# Keys that a resumed run may change: they change rounding at most.
+ELASTIC = frozenset(
+    {
+        "checkpoint.keep", "scale.accumulation", "scale.thread_replicas", "scale.parallel", "scale.compile",
+        "scale.recompute",
+    }
+)  # fmt: skip
+
+
 class Recipe(Section):
     """One complete run of training. Pretraining and fine-tuning differ only in their values.
 
@@ -151,12 +218,30 @@ class Recipe(Section):
     objective: ObjectiveConfig = ObjectiveConfig()
     optimizer: OptimizerConfig = OptimizerConfig()
     schedule: ScheduleConfig = ScheduleConfig()
+    validation: ValidationConfig = ValidationConfig()
+    early_stopping: EarlyStoppingConfig = EarlyStoppingConfig()
+    checkpoint: CheckpointConfig = CheckpointConfig()
     scale: ScaleConfig = ScaleConfig()
 
     @model_validator(mode="after")
     def _one_length(self) -> Self:
         if (self.steps is None) == (self.epochs is None):
             raise ValueError("exactly one of steps and epochs must be given")
+        return self
+
+    @model_validator(mode="after")
+    def _patience_has_an_effect(self) -> Self:
+        patience = self.early_stopping.patience
+        if patience and not self.validation.share:
+            raise UserError(
+                f"early_stopping.patience is {patience}, but no images are held out to measure on: "
+                "set validation.share, such as 0.1, or leave patience at 0"
+            )
+        if patience and not self.evaluate_every:
+            raise UserError(
+                f"early_stopping.patience is {patience}, but evaluate_every is 0, which measures at the end only: "
+                "set evaluate_every, such as 500, or leave patience at 0"
+            )
         return self
 
     def total_steps(self, images: int) -> int:
@@ -174,30 +259,51 @@ def to_toml(recipe: Recipe) -> str:
 
 def from_toml(text: str, where: str) -> Recipe:
     """The recipe that a TOML text describes. `where` names the text in errors."""
-    try:
-        values = tomllib.loads(text)
-    except (tomllib.TOMLDecodeError, RecursionError) as error:
-        raise UserError(f"{where} is not valid TOML: {error}") from None
-    return from_values(values, where)
+    return from_values(_toml_values(text, where), where)
+
+
+def from_stored_toml(text: str, where: str) -> Recipe:
+    """The recipe of a run's recipe.toml, which an earlier version may have written; nothing is printed.
+
+    Early stopping without held-out images, which earlier versions let pass without an effect, is left out.
+    """
+    values, renamed = renamed_values(_toml_values(text, where), where)
+    validation = values.get("validation")
+    is_held_out = isinstance(validation, dict) and validation.get("share")
+    if "scale.patience" in renamed and not (is_held_out and values.get("evaluate_every")):
+        del values["early_stopping"]
+    return _validated(values, where)
 
 
 def from_values(values: Mapping[str, Any], where: str) -> Recipe:
-    """The recipe of nested `values`. `where` names them in errors."""
-    try:
-        return Recipe.model_validate(values)
-    except ValidationError as error:
-        raise _one_line(error, where) from None
+    """The recipe of nested `values`. `where` names them in errors.
+
+    Keys of earlier versions are understood; a line on stderr names the key that replaces each.
+    """
+    values, renamed = renamed_values(values, where)
+    print_renamed(renamed, where)
+    return _validated(values, where)
 
 
 def with_changes(recipe: Recipe, assignments: Iterable[str]) -> Recipe:
-    """The recipe after every `key.path=value`; values are read as TOML, and as plain text where they are not."""
+    """The recipe after every `key.path=value`; values are read as TOML, and as plain text where they are not.
+
+    Keys of earlier versions are understood as in `from_values`.
+    """
     values = recipe.model_dump(mode="json")
-    for assignment in assignments:
+    for assignment in current_assignments(assignments):
         path, equals, text = assignment.partition("=")
         if not equals:
             raise UserError(f"--set {assignment}: write it as key.path=value, such as optimizer.learning_rate=1e-3")
         _assign(values, path.strip(), _toml_value(text.strip()))
-    return from_values(values, "--set")
+    return _validated(values, "--set")
+
+
+def current_assignments(assignments: Iterable[str]) -> list[str]:
+    """`key.path=value` changes with every key of an earlier version replaced, which a line on stderr says."""
+    current, renamed = renamed_assignments(assignments)
+    print_renamed(renamed, "--set")
+    return current
 
 
 def key_paths() -> list[str]:
@@ -216,6 +322,20 @@ def _assign(values: dict[str, Any], path: str, value: Any) -> None:
     inside[last] = value
     if path in ("steps", "epochs"):
         values["epochs" if path == "steps" else "steps"] = None
+
+
+def _toml_values(text: str, where: str) -> dict[str, Any]:
+    try:
+        return tomllib.loads(text)
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
+        raise UserError(f"{where} is not valid TOML: {error}") from None
+
+
+def _validated(values: Mapping[str, Any], where: str) -> Recipe:
+    try:
+        return Recipe.model_validate(values)
+    except ValidationError as error:
+        raise _one_line(error, where) from None
 
 
 def _toml_value(text: str) -> Any:

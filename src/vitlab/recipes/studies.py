@@ -6,8 +6,15 @@ from dataclasses import dataclass
 from vitlab.errors import unknown_name
 from vitlab.recipes import augreg, bit, entries, plain, pretrain, transfer
 from vitlab.recipes.augmentation import AUGREG, Augmentation
-from vitlab.recipes.scale import ScaleConfig
-from vitlab.recipes.schema import DataConfig, ModelSpec, OptionValue, Recipe, with_changes
+from vitlab.recipes.schema import (
+    DataConfig,
+    EarlyStoppingConfig,
+    ModelSpec,
+    OptionValue,
+    Recipe,
+    ValidationConfig,
+    with_changes,
+)
 
 THREE_SEEDS = (0, 1, 2)  # the paper's mean and deviation are of three runs
 
@@ -33,7 +40,7 @@ class Sweep:
 
     def trial(self, learning_rate: float) -> Recipe:
         """The run that tries a rate."""
-        changes = [f"seed={self.seeds[0]}", f"scale.validation={self.dev_share}"]
+        changes = [f"seed={self.seeds[0]}", f"validation.share={self.dev_share}"]
         return with_changes(self.recipe, [f"optimizer.learning_rate={learning_rate!r}", *changes])
 
     def final(self, learning_rate: float | None, seed: int) -> Recipe:
@@ -149,11 +156,11 @@ def subsets() -> Study:
         "r50x1": _base("table3/r50x1-jft-7ep"),
         "r152x2": _base("table3/r152x2-jft-7ep"),
     }
-    stopping = ScaleConfig(accumulation="auto", validation=0.01, patience=5)
+    stopping = {"validation": ValidationConfig(share=0.01), "early_stopping": EarlyStoppingConfig(patience=5)}
     rows = [
         _row(
             f"{name}-{millions}M",
-            base.model_copy(update={"data": DataConfig(share=round(millions / 303, 6)), "scale": stopping}),
+            base.model_copy(update={"data": DataConfig(share=round(millions / 303, 6)), **stopping}),
         )
         for name, base in models.items()
         for millions in (9, 30, 90, 303)

@@ -3,8 +3,15 @@
 from vitlab.recipes import vtab
 from vitlab.recipes.augmentation import Augmentation
 from vitlab.recipes.entries import NOT_MEASURED, Entry
-from vitlab.recipes.scale import ScaleConfig
-from vitlab.recipes.schema import DataConfig, ModelSpec, ObjectiveConfig, OptimizerConfig, Recipe, ScheduleConfig
+from vitlab.recipes.schema import (
+    DataConfig,
+    ModelSpec,
+    ObjectiveConfig,
+    OptimizerConfig,
+    Recipe,
+    ScaleConfig,
+    ScheduleConfig,
+)
 
 # Data set, its title, steps, learning rates that the paper tries, the one of them that the recipe has, share of train
 # that the rates are tried on, training images, and top-1 of ViT-B/16 and ViT-L/16 from ImageNet-21k (Table 5).

@@ -10,7 +10,7 @@ from pydantic.dataclasses import dataclass as validated
 
 from vitlab.errors import UserError, unknown_name
 from vitlab.recipes.configs import ModelConfig, ResNetConfig, ViTConfig
-from vitlab.recipes.schema import Recipe, from_toml
+from vitlab.recipes.schema import Recipe, from_stored_toml
 from vitlab.report.metrics import Series, series_of
 from vitlab.results import STRICT, ResultTable, read_bytes, read_json, read_table, read_text
 
@@ -150,7 +150,7 @@ def _read_part(path: Path) -> Part:
         skipped=tuple(entry for _, entry in entries if entry.skipped),
         series=_read_series(path / "metrics.jsonl"),
         recipe_text=recipe_text,
-        recipe=from_toml(recipe_text, str(path / "recipe.toml")) if _is_run(path) else None,
+        recipe=from_stored_toml(recipe_text, str(path / "recipe.toml")) if _is_run(path) else None,
         environment=_read_environment(path / "environment.json"),
         config=_read_config(path / "model" / "config.json"),
     )

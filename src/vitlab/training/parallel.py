@@ -22,7 +22,7 @@ from torch.utils.checkpoint import checkpoint
 from vitlab.errors import UserError
 from vitlab.models.build import Model
 from vitlab.models.resnet import ResNet, Unit
-from vitlab.recipes.scale import ScaleConfig
+from vitlab.recipes.schema import ScaleConfig
 from vitlab.runtime import Runtime, all_reduce_on_device
 from vitlab.training.thread_replicas import ThreadReplicas
 

@@ -16,8 +16,7 @@ from typing import Any
 
 from vitlab import files
 from vitlab.errors import UserError
-from vitlab.recipes.scale import ELASTIC
-from vitlab.recipes.schema import Recipe, from_toml, to_toml
+from vitlab.recipes.schema import ELASTIC, Recipe, from_stored_toml, to_toml
 
 RECIPE = "recipe.toml"
 ENVIRONMENT = "environment.json"
@@ -165,8 +164,8 @@ def _removed_if_nothing_was_saved(path: Path) -> Iterator[None]:
 
 
 def _check_same(path: Path, recipe: Recipe, data: str, model: str | None) -> None:
-    stored = from_toml((path / RECIPE).read_text(encoding="utf-8"), str(path / RECIPE))
-    changed = _first_difference(_fixed(stored), _fixed(recipe), "")
+    stored = from_stored_toml((path / RECIPE).read_text(encoding="utf-8"), str(path / RECIPE))
+    changed = _first_difference(stored.model_dump(), recipe.model_dump(), "")
     if changed:
         raise UserError(f"cannot resume {path}: {changed}; use the same recipe, or another --out")
     stored_environment = json.loads((path / ENVIRONMENT).read_text(encoding="utf-8"))
@@ -176,12 +175,6 @@ def _check_same(path: Path, recipe: Recipe, data: str, model: str | None) -> Non
         raise UserError(f"cannot resume {path}: the training images changed since it began; use another --out")
 
 
-def _fixed(recipe: Recipe) -> dict[str, Any]:
-    values = recipe.model_dump()
-    values["scale"] = {key: value for key, value in values["scale"].items() if key not in ELASTIC}
-    return values
-
-
 def _first_difference(stored: dict[str, Any], given: dict[str, Any], prefix: str) -> str:
     for key in sorted(stored.keys() | given.keys()):
         before, now = stored.get(key), given.get(key)
@@ -189,6 +182,6 @@ def _first_difference(stored: dict[str, Any], given: dict[str, Any], prefix: str
             inner = _first_difference(before, now, f"{prefix}{key}.")
             if inner:
                 return inner
-        elif before != now:
+        elif before != now and f"{prefix}{key}" not in ELASTIC:
             return f"{prefix}{key} was {before!r} and is {now!r} now"
     return ""

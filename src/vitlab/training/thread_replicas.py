@@ -17,8 +17,7 @@ from vitlab.errors import UserError
 from vitlab.models.build import Model
 from vitlab.recipes.configs import ViTConfig
 from vitlab.recipes.cost import flops
-from vitlab.recipes.scale import ScaleConfig
-from vitlab.recipes.schema import Recipe
+from vitlab.recipes.schema import Recipe, ScaleConfig
 from vitlab.runtime import Runtime
 
 T = TypeVar("T")
@@ -108,11 +107,11 @@ def thread_replicas_of(recipe: Recipe, model: Model, runtime: Runtime) -> int:
     Raises:
         UserError: several replicas are asked for where there can be only one.
     """
-    wanted = recipe.scale.lanes
+    wanted = recipe.scale.thread_replicas
     hindrance = _hindrance(recipe.scale, model, runtime)
     if wanted != "auto":
         if hindrance and wanted > 1:
-            raise UserError(f"scale.lanes={wanted}: {hindrance}; leave it out")
+            raise UserError(f"scale.thread_replicas={wanted}: {hindrance}; leave it out")
         return min(wanted, recipe.batch_size)
     if hindrance or not isinstance(model.config, ViTConfig) or flops(model.config) > LARGEST_MODEL:
         return 1

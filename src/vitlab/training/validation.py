@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 
 from vitlab.models.build import Model
-from vitlab.recipes.scale import ScaleConfig
+from vitlab.recipes.schema import EarlyStoppingConfig
 from vitlab.runtime import Runtime, all_reduce_sum, raise_on_all
 from vitlab.training import parallel
 from vitlab.training.parallel import Replica
@@ -58,6 +58,6 @@ def _note_score(progress: Progress, step: int, score: float) -> None:
         progress.stale += 1
 
 
-def is_over(progress: Progress, scale: ScaleConfig) -> bool:
+def is_over(progress: Progress, early_stopping: EarlyStoppingConfig) -> bool:
     """Whether the score has not improved for so many evaluations that training ends early."""
-    return 0 < scale.patience <= progress.stale
+    return 0 < early_stopping.patience <= progress.stale
