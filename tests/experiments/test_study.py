@@ -124,7 +124,7 @@ def test_a_recipe_is_a_study_and_a_share_of_the_images_is_enough(tmp_path, capsy
 
 def test_averages_are_over_rows_and_deviations_over_seeds():
     def outcome(name, top1):
-        row = verb.Row(name, verb.Sweep(verb.library.load_recipe("finetune")))
+        row = verb.StudyRow(name, verb.Sweep(verb.library.load_recipe("finetune")))
         return verb.Outcome(row, (), 0.01, top1)
 
     study = verb.Study("s", "about", (), averaged=True)

@@ -11,7 +11,7 @@ from vitlab.errors import UserError
 from vitlab.recipes import library, studies
 from vitlab.recipes.library import load_recipe
 from vitlab.recipes.schema import Recipe, from_stored_toml
-from vitlab.recipes.studies import Row, Study, Sweep
+from vitlab.recipes.studies import Study, StudyRow, Sweep
 from vitlab.results import ResultTable, percent, write_table
 from vitlab.runner import ACCURACY, run
 from vitlab.training.run_directory import RECIPE, read_metrics
@@ -33,7 +33,7 @@ class Trial:
 class Outcome:
     """What a row of a study came to: the rates that were tried, the one taken, and test top-1 by seed."""
 
-    row: Row
+    row: StudyRow
     trials: tuple[Trial, ...]
     learning_rate: float
     top1: dict[int, float]
@@ -54,7 +54,7 @@ def conduct(study: Study, folder: Path, device: str) -> ResultTable:
     return table(study, outcomes)
 
 
-def _conducted(row: Row, folder: Path, device: str) -> Outcome:
+def _conducted(row: StudyRow, folder: Path, device: str) -> Outcome:
     sweep = row.sweep
     trials = tuple(
         Trial(rate, _on_development(sweep.trial(rate), folder / f"rate-{rate:g}", device, row.name))
@@ -147,13 +147,13 @@ def find(name: str) -> Study:
     Raises:
         UserError: an unknown name, or a file that is not a recipe.
     """
-    if name in {known.name for known in studies.all_studies()}:
+    if name in studies.STUDIES:
         return studies.find(name)
     entry = library.entry(name)
     if entry is None and Path(name).suffix != ".toml":
         return studies.find(name)  # raises, with the nearest names
     recipe = load_recipe(name)
-    row = Row(recipe.name, Sweep(recipe))
+    row = StudyRow(recipe.name, Sweep(recipe))
     return Study(recipe.name, recipe.about or "a recipe of yours", (row,), verb=entry.verb if entry else "pretrain")
 
 
@@ -213,7 +213,7 @@ def _value_at(recipe: Recipe, key: str) -> object:
     return value
 
 
-def _same(row: Row, other: Row) -> bool:
+def _same(row: StudyRow, other: StudyRow) -> bool:
     plain = {"name": "", "about": ""}
     return row.sweep.recipe.model_copy(update=plain) == other.sweep.recipe.model_copy(update=plain)
 
