@@ -1,5 +1,6 @@
 """A named recipe with what a reader wants to know beside it: command, cost, what to expect and from where."""
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from vitlab.recipes import cost, named_data, zoo
@@ -76,6 +77,9 @@ class Entry:
             *([f"Chosen here: {self.chosen}"] if self.chosen else []),
         ]
         return "\n".join(lines)
+
+
+Makers = Mapping[str, Callable[[], Entry]]  # recipes by name, each made only when it is asked for
 
 
 def model_of(
