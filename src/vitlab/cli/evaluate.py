@@ -22,7 +22,7 @@ from vitlab.evaluation.accuracy import Accuracy
 from vitlab.evaluation.accuracy_table import accuracy_table
 from vitlab.evaluation.imagenet import Counted
 from vitlab.evaluation.intervals import wilson
-from vitlab.models.build import Model
+from vitlab.models.build import Model, class_names
 from vitlab.results import Cell, Headline, ResultTable, file_name, percent, write_table
 from vitlab.runtime import raise_on_all
 
@@ -102,10 +102,9 @@ def _objectnet_folder(data: str) -> Path | None:
 
 
 def _names(model: Model, source: Source) -> tuple[str, ...]:
-    """A name for each output of the model; numbers where neither it nor the data has any."""
-    outputs = model.config.num_classes
+    """The names of the model's outputs; those of the data's classes where the model has none and they are as many."""
     named = model.classes or source.classes
-    return named if len(named) == outputs else tuple(map(str, range(outputs)))
+    return named if len(named) == model.config.num_classes else class_names(model)
 
 
 def _table(measured: Accuracy, source: Source, classes: Sequence[str], dataset: str) -> ResultTable:

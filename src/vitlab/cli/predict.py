@@ -10,6 +10,7 @@ from vitlab import weights
 from vitlab.cli import options
 from vitlab.cli.output import show
 from vitlab.data import images, loader, resize
+from vitlab.models.build import class_names, probabilities
 from vitlab.results import ResultTable, percent
 from vitlab.runtime import choose
 
@@ -27,14 +28,14 @@ def predict(
     """Name the classes of each IMAGE with their probabilities."""
     loaded, runtime = weights.load_model(model), choose(device)
     loaded.eval().to(runtime.device)
-    names = loaded.classes or tuple(f"class {number}" for number in range(loaded.config.num_classes))
+    names = class_names(loaded)
     top = min(top, len(names))
     rows, numbers = [], {}
     for path in (file for given in paths for file in images.image_files(given)):
         image_HWC = resize.prepare(images.read_image(path), loaded.preprocessing)
         with torch.inference_mode(), runtime.autocast():
             input_BCHW = loader.normalise(torch.from_numpy(image_HWC)[None], loaded.preprocessing, runtime.device)
-            probabilities_K = loaded(input_BCHW).float().softmax(-1)[0].cpu()
+            probabilities_K = probabilities(loaded(input_BCHW))[0]
         best = probabilities_K.argsort(descending=True, stable=True)[:top].tolist()
         rows.append([str(path), *(f"{names[k]} {percent(float(probabilities_K[k]))}" for k in best)])
         numbers[str(path)] = {names[k]: float(probabilities_K[k]) for k in best}

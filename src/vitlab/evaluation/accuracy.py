@@ -12,6 +12,7 @@ from vitlab.data import loader
 from vitlab.data.selections import select
 from vitlab.data.sources import Bad, Source
 from vitlab.errors import UserError
+from vitlab.models.build import probabilities
 from vitlab.recipes.preprocessing import Preprocessing
 from vitlab.runtime import Runtime, all_reduce_on_device, all_reduce_sum, raise_on_all
 
@@ -120,7 +121,7 @@ def measure(
             logits_BK = model(loader.normalise(batch.images_BHWC, preprocessing, runtime.device))
             if not len(probabilities_NK):
                 probabilities_NK = torch.zeros(len(source), logits_BK.shape[1])
-            probabilities_NK[batch.indices_B] = logits_BK.float().softmax(-1).cpu()
+            probabilities_NK[batch.indices_B] = probabilities(logits_BK)
             seen_N[batch.indices_B] = 1
     model.train(was_training)
     return _gathered(source, labels_N, probabilities_NK, seen_N, sharing)

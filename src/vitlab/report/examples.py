@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import torch
 import torch.nn.functional as F
 from matplotlib import colormaps
 from matplotlib.figure import Figure
@@ -17,7 +16,7 @@ from torch import Tensor
 from vitlab.errors import UserError
 from vitlab.inspection import attention_rollout
 from vitlab.inspection.subject import NotApplicable, inspecting
-from vitlab.models.build import Model
+from vitlab.models.build import Model, class_names, probabilities
 from vitlab.report.canvas import (
     BLUE,
     FONT,
@@ -111,7 +110,7 @@ def draw_predictions(
     """
     count = min(len(images_BHWC), PREDICTED_IMAGES)
     probabilities_BK = probabilities_of(model, images_BCHW[:count])
-    class_names = class_names_of(model, classes, probabilities_BK.shape[1])
+    shown_names = class_names_of(model, classes, probabilities_BK.shape[1])
     picture, gap = 1.05, 0.16
     total = count * (picture + gap) - gap + 2 * MARGIN
     figure = new_figure(total)
@@ -125,13 +124,13 @@ def draw_predictions(
         add_picture(figure, images_BHWC[index], left, lifted, scale * width, scale * height)
         label = None if labels is None else int(labels[index])
         right += int(probabilities_BK[index].argmax()) == label
-        said = names[index] if label is None else f"true class: {class_names[label]}"
-        _guesses(figure, probabilities_BK[index], class_names, label, said, bottom)
+        said = names[index] if label is None else f"true class: {shown_names[label]}"
+        _guesses(figure, probabilities_BK[index], shown_names, label, said, bottom)
     known = f" {right} of these {count} are right; the bar of the true class is blue." if labels is not None else ""
     return Drawing(
         "predictions",
         "Predictions",
-        f"Sample images and the {min(GUESSES, len(class_names))} most probable classes of each, with probabilities."
+        f"Sample images and the {min(GUESSES, len(shown_names))} most probable classes of each, with probabilities."
         f"{known} Look for how sure the model is where it errs: close calls between like things are sound, certainty "
         "about a wrong class is not.",
         f"{count} images in a column, each with bars for its most probable classes.{known}",
@@ -140,21 +139,19 @@ def draw_predictions(
     )
 
 
-def probabilities_of(model: Model, images_BCHW: Tensor) -> NDArray[np.float64]:
+def probabilities_of(model: Model, images_BCHW: Tensor) -> NDArray[np.float32]:
     """The probabilities of all classes, (batch, classes)."""
     if not model.config.num_classes:
         raise NotApplicable("predictions: the model has no head; give one that was trained on classes")
     with inspecting(model):
         logits_BK = model(images_BCHW.to(next(model.parameters()).device))
-        probabilities_BK: NDArray[np.float64] = torch.softmax(logits_BK.cpu().double(), dim=1).numpy()
+    probabilities_BK: NDArray[np.float32] = probabilities(logits_BK.detach()).numpy()
     return probabilities_BK
 
 
 def class_names_of(model: Model, classes: Sequence[str] | None, count: int) -> Sequence[str]:
-    """The names of `count` classes: those given, else the model's, else numbers."""
-    names = classes if classes is not None else model.classes
-    if names is None:
-        return [f"class {index}" for index in range(count)]
+    """The names of `count` classes: those given, else the model's, see `vitlab.models.build.class_names`."""
+    names = classes if classes is not None else class_names(model)
     if len(names) != count:
         raise UserError(f"predictions: {len(names)} class names for a model of {count} classes; give as many")
     return names
@@ -162,7 +159,7 @@ def class_names_of(model: Model, classes: Sequence[str] | None, count: int) -> S
 
 def _guesses(
     figure: Figure,
-    probabilities_K: NDArray[np.float64],
+    probabilities_K: NDArray[np.float32],
     classes: Sequence[str],
     label: int | None,
     said: str,

@@ -18,10 +18,11 @@ from starlette.exceptions import HTTPException
 from vitlab.data.images import RGB
 from vitlab.data.resize import prepare
 from vitlab.errors import UserError
+from vitlab.models.build import class_names
 from vitlab.serving.batching import Batcher
 from vitlab.serving.engine import Engine
 from vitlab.serving.limits import Refused
-from vitlab.serving.looking import Look, Looking, Maps, ModelFacts, best_of, names_of
+from vitlab.serving.looking import Look, Looking, Maps, ModelFacts, best_of
 from vitlab.serving.memory import give_back
 from vitlab.serving.uploads import decode_upload, image_bytes
 
@@ -179,7 +180,7 @@ def _add_error_answers(app: FastAPI) -> None:
 
 
 def _add_api(app: FastAPI, desk: Desk) -> None:
-    names = names_of(desk.looking.model)
+    names = class_names(desk.looking.model)
 
     @app.post("/api/predict", responses=ERRORS, openapi_extra=UPLOAD, response_model=Answer)
     async def predict(request: Request, top: int = Query(5, ge=1)) -> Any:

@@ -16,7 +16,7 @@ from vitlab import weights
 from vitlab.data import loader
 from vitlab.data.images import RGB
 from vitlab.errors import UserError
-from vitlab.models.build import Model
+from vitlab.models.build import Model, probabilities
 from vitlab.runtime import Runtime
 
 Engine = Callable[[RGB], NDArray[np.float32]]  # prepared images_BHWC -> probabilities_BK
@@ -36,13 +36,13 @@ def torch_engine(model: Model, runtime: Runtime) -> Engine:
     """The model as it evaluates; it is brought to the device and into evaluation mode."""
     model.eval().to(runtime.device)
 
-    def probabilities(images_BHWC: RGB) -> NDArray[np.float32]:
+    def run(images_BHWC: RGB) -> NDArray[np.float32]:
         with torch.inference_mode(), runtime.autocast():
             inputs_BCHW = loader.normalise(torch.from_numpy(images_BHWC), model.preprocessing, runtime.device)
-            found_BK: NDArray[np.float32] = model(inputs_BCHW).float().softmax(-1).cpu().numpy()
-        return found_BK
+            probabilities_BK: NDArray[np.float32] = probabilities(model(inputs_BCHW)).numpy()
+        return probabilities_BK
 
-    return probabilities
+    return run
 
 
 def onnx_engine(model: Model) -> Engine:
@@ -60,10 +60,10 @@ def onnx_engine(model: Model) -> Engine:
         weights.save_model(model, file, format="onnx")
         session = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
 
-    def probabilities(images_BHWC: RGB) -> NDArray[np.float32]:
+    def run(images_BHWC: RGB) -> NDArray[np.float32]:
         inputs_BCHW = loader.normalise(torch.from_numpy(images_BHWC), model.preprocessing)
         (logits_BK,) = session.run(["logits"], {"images": inputs_BCHW.numpy()})
-        found_BK: NDArray[np.float32] = torch.from_numpy(logits_BK).softmax(-1).numpy()
-        return found_BK
+        probabilities_BK: NDArray[np.float32] = probabilities(torch.from_numpy(logits_BK)).numpy()
+        return probabilities_BK
 
-    return probabilities
+    return run

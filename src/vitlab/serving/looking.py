@@ -162,11 +162,6 @@ def _data_uri(image_HWC: RGB) -> str:
     return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode('ascii')}"
 
 
-def names_of(model: Model) -> tuple[str, ...]:
-    """The classes' names, or numbers where they have none."""
-    return model.classes or tuple(f"class {number}" for number in range(model.config.num_classes))
-
-
 def best_of(probabilities_K: NDArray[np.float32], names: tuple[str, ...], top: int) -> list[dict[str, Any]]:
     """The most probable classes, most probable first; equal ones by number.
 
