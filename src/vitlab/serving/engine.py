@@ -1,4 +1,4 @@
-"""What runs the model: PyTorch, or onnxruntime.
+"""The engines that run the model: PyTorch, or onnxruntime.
 
 Shapes: B images of a batch, H W height and width, C colours, K classes.
 """
@@ -27,13 +27,13 @@ def make_engine(name: EngineName, model: Model, runtime: Runtime) -> Engine:
     """The engine of that name for a model with classes.
 
     Raises:
-        UserError: the engine's library is not installed, or its format cannot hold the model.
+        UserError: the engine's library is not installed, or the model cannot be exported to its format.
     """
     return onnx_engine(model) if name == "onnx" else torch_engine(model, runtime)
 
 
 def torch_engine(model: Model, runtime: Runtime) -> Engine:
-    """The model as it evaluates; it is brought to the device and into evaluation mode."""
+    """The model in PyTorch; it is moved to the device and set to evaluation mode."""
     model.eval().to(runtime.device)
 
     def run(images_BHWC: RGB) -> NDArray[np.float32]:
@@ -49,7 +49,7 @@ def onnx_engine(model: Model) -> Engine:
     """The model as an ONNX graph on the CPU.
 
     Raises:
-        UserError: the libraries for it are not installed, or the model is too large for one file.
+        UserError: its libraries are not installed, or the model is too large for one file.
     """
     try:
         import onnxruntime
