@@ -11,6 +11,7 @@ from vitlab.cli import options
 from vitlab.cli.output import show
 from vitlab.data import images, resize
 from vitlab.evaluation.accuracy import class_probabilities, evaluating
+from vitlab.models.build import class_names
 from vitlab.results import ResultTable, percent
 from vitlab.runtime import choose
 
@@ -27,7 +28,7 @@ def predict(
 ) -> None:
     """Print the most probable classes of each IMAGE."""
     loaded, runtime = weights.load_model(model), choose(device)
-    names = loaded.classes or tuple(f"class {number}" for number in range(loaded.config.num_classes))
+    names = class_names(loaded)
     top = min(top, len(names))
     rows, numbers = [], {}
     with evaluating(loaded, runtime):

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from vitlab.data import loader
 from vitlab.data.sources import Bad, Source, select
 from vitlab.errors import UserError
+from vitlab.models.build import probabilities
 from vitlab.recipes.preprocessing import Preprocessing
 from vitlab.runtime import Runtime, all_reduce_on_device, all_reduce_sum, raise_on_all
 
@@ -101,7 +102,7 @@ def class_probabilities(
 ) -> Tensor:
     """Softmax of the logits of images of bytes: (B, K), in float32, on the CPU. To be called inside `evaluating`."""
     logits_BK: Tensor = model(loader.normalise(images_BHWC, preprocessing, runtime.device))
-    return logits_BK.float().softmax(-1).cpu()
+    return probabilities(logits_BK)
 
 
 def measure(
