@@ -19,7 +19,7 @@ from vitlab.cli.main import main
 
 PACKAGE = Path(vitlab.__file__).resolve().parent
 LONGEST = 40  # lines of a function, its signature and docstring included
-BLOCK_FORWARD = ("layers.py", "Block.forward")
+BLOCK_FORWARD = "Block.forward"
 
 
 class Walk:
@@ -33,15 +33,17 @@ class Walk:
 
     def note(self, frame: FrameType, event: str, argument: object) -> None:
         """A profile function: called whenever a function is entered."""
-        if event != "call" or frame.f_code in self.functions:
+        if event != "call":
+            return
+        if frame.f_code.co_qualname == BLOCK_FORWARD and len(chain := _chain(frame)) > len(self.chain):
+            self.chain = chain
+        if frame.f_code in self.functions:
             return
         name = _inside(frame.f_code)
         self.functions[frame.f_code] = name
         if not name:
             return
         (self.imported if frame.f_code.co_name == "<module>" else self.files).add(name)
-        if not self.chain and (Path(name).name, frame.f_code.co_qualname) == BLOCK_FORWARD:
-            self.chain = _chain(frame)
 
 
 def _inside(code: CodeType) -> str:

@@ -25,11 +25,11 @@ from vitlab.data import loader
 from vitlab.datasets.catalog import open_source
 from vitlab.errors import Interrupted, RankLost, TrainingFailed, UserError
 from vitlab.models.build import Model
+from vitlab.progress import Progress
 from vitlab.recipes import library
 from vitlab.recipes.schema import Recipe, with_changes
 from vitlab.runtime import Runtime, choose, process_group, raise_on_all, seeded
 from vitlab.training import checkpoint, checkpoint_files, objectives, trainer
-from vitlab.training.progress import Display
 from vitlab.training.run_directory import RunDirectory, open_run
 from vitlab.training.state import TrainingState
 from vitlab.training.trainer import Trainer
@@ -91,7 +91,7 @@ def _train(path: Path, recipe: Recipe, runtime: Runtime, dropout: float) -> None
                 run = opened.enter_context(open_run(path, recipe, **given))
         Trainer(
             recipe, model, source, run,
-            runtime=runtime, display=Display(), hooks=[_look],
+            runtime=runtime, progress=Progress(), hooks=[_look],
         ).fit()  # fmt: skip
 
 

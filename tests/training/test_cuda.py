@@ -11,11 +11,11 @@ from vitlab import create_model
 from vitlab.datasets.catalog import open_source
 from vitlab.errors import TrainingFailed
 from vitlab.models.build import Model
+from vitlab.progress import Progress
 from vitlab.recipes import library
 from vitlab.recipes.schema import Recipe, with_changes
 from vitlab.runtime import choose, seeded
 from vitlab.training import memory, objectives
-from vitlab.training.progress import Display
 from vitlab.training.run_directory import open_run, read_metrics
 from vitlab.training.trainer import Trainer
 
@@ -33,10 +33,10 @@ def _model() -> Model:
         return create_model("ViT-Ti/7", num_classes=10, image_size=28, hidden=32, layers=2, mlp=64, heads=2)
 
 
-def _train(path: Path, recipe: Recipe, display: Display | None = None) -> Model:
+def _train(path: Path, recipe: Recipe, progress: Progress | None = None) -> Model:
     source, model = open_source("digits", "train"), _model()
     with open_run(path, recipe, data=source.fingerprint, environment={}, resume=True) as run:
-        return Trainer(recipe, model, source, run, runtime=choose("cuda"), display=display or Display()).fit()
+        return Trainer(recipe, model, source, run, runtime=choose("cuda"), progress=progress or Progress()).fit()
 
 
 def _hash(model: Model) -> str:
@@ -46,9 +46,9 @@ def _hash(model: Model) -> str:
     return digest.hexdigest()
 
 
-class _CrashAt(Display):
-    def show(self, now) -> None:
-        if now.step == 8:
+class _CrashAt(Progress):
+    def update(self, done, text="") -> None:
+        if done == 8:
             raise RuntimeError("crash")
 
 

@@ -12,12 +12,12 @@ from vitlab.data import loader
 from vitlab.datasets.catalog import open_source
 from vitlab.errors import UserError
 from vitlab.models.build import Model
+from vitlab.progress import Progress
 from vitlab.recipes import library
 from vitlab.recipes.schema import Recipe, with_changes
 from vitlab.runtime import Runtime, choose, seeded
 from vitlab.training.metrics import MetricsTracker
 from vitlab.training.parallel import copy_into, parallelize
-from vitlab.training.progress import Display
 from vitlab.training.run_directory import open_run, read_metrics
 from vitlab.training.thread_replicas import ThreadReplicas, thread_replicas_of
 from vitlab.training.trainer import Trainer
@@ -49,7 +49,7 @@ def _model(**changes: float) -> Model:
 def _train(path, recipe: Recipe, data: str = "digits") -> Model:
     source, model = open_source(data, "train"), _model()
     with open_run(path, recipe, data=source.fingerprint, environment={}, resume=True) as run:
-        return Trainer(recipe, model, source, run, runtime=CPU, display=Display()).fit()
+        return Trainer(recipe, model, source, run, runtime=CPU, progress=Progress()).fit()
 
 
 def _equal(one: Model, other: Model) -> bool:
@@ -205,6 +205,6 @@ def test_light_images_are_made_by_the_thread_that_trains_in_lanes(
 def test_who_has_no_decoding_threads_is_not_told_to_give_them_cores(tmp_path, monkeypatch, workers, said):
     told = []
     monkeypatch.setattr(MetricsTracker, "advice", lambda meter: "more cores")
-    monkeypatch.setattr(Display, "say", lambda display, line: told.append(line))
+    monkeypatch.setattr(Progress, "print", lambda progress, line: told.append(line))
     _train(tmp_path / "run", _recipe(steps=1, data__workers=workers))
     assert told == said

@@ -17,10 +17,10 @@ from vitlab.data import loader
 from vitlab.datasets.catalog import open_source
 from vitlab.errors import Interrupted, TrainingFailed
 from vitlab.models.build import Model
+from vitlab.progress import Progress
 from vitlab.recipes import library
 from vitlab.recipes.schema import Recipe, with_changes
 from vitlab.runtime import choose, seeded
-from vitlab.training.progress import Display
 from vitlab.training.run_directory import open_run, read_metrics
 from vitlab.training.trainer import Trainer
 
@@ -51,7 +51,7 @@ def _train(path: Path, recipe: Recipe, hooks=(), resume: bool = True, dropout: f
             source,
             run,
             runtime=choose("cpu"),
-            display=Display(),
+            progress=Progress(),
             hooks=hooks,
         ).fit()
 
@@ -69,12 +69,12 @@ def _assert_same_model(found: Model, expected: Model, steps: int) -> None:
     assert_same_but_for_rounding(found.state_dict(), expected.state_dict(), start, steps=steps, terms=terms)
 
 
-class _SignalAt(Display):
+class _SignalAt(Progress):
     def __init__(self, step: int, number: int) -> None:
         self.step, self.number = step, number
 
-    def show(self, now) -> None:
-        if now.step == self.step:
+    def update(self, done, text="") -> None:
+        if done == self.step:
             os.kill(os.getpid(), self.number)
 
 
@@ -85,7 +85,7 @@ def _stopped_at(path: Path, recipe: Recipe, step: int, number: int, hooks=()) ->
         with pytest.raises(Interrupted) as stop:
             Trainer(
                 recipe, model, source, run,
-                runtime=choose("cpu"), display=_SignalAt(step, number), hooks=hooks,
+                runtime=choose("cpu"), progress=_SignalAt(step, number), hooks=hooks,
             ).fit()  # fmt: skip
     return stop.value.exit_code
 
@@ -122,12 +122,12 @@ def test_stopping_twice_between_checkpoints_gives_the_same_model(tmp_path, unint
     assert _hash(_train(tmp_path / "run", recipe)) == uninterrupted[1]
 
 
-class _CrashAt(Display):
+class _CrashAt(Progress):
     def __init__(self, step: int) -> None:
         self.step = step
 
-    def show(self, now) -> None:
-        if now.step == self.step:
+    def update(self, done, text="") -> None:
+        if done == self.step:
             raise RuntimeError("crash")
 
 
@@ -136,7 +136,7 @@ def test_a_crash_between_checkpoints_is_trained_again_and_logged_once(tmp_path, 
     model = _model(recipe)
     with open_run(tmp_path / "run", recipe, data=source.fingerprint, environment={}, resume=True) as run:
         with pytest.raises(RuntimeError, match="crash"):
-            Trainer(recipe, model, source, run, runtime=choose("cpu"), display=_CrashAt(7)).fit()
+            Trainer(recipe, model, source, run, runtime=choose("cpu"), progress=_CrashAt(7)).fit()
     assert [path.name for path in (tmp_path / "run" / "checkpoints").iterdir()] == ["step-00000004"]
     assert _hash(_train(tmp_path / "run", recipe)) == uninterrupted[1]
     assert [line["step"] for line in read_metrics(tmp_path / "run")] == list(range(1, STEPS + 1))
@@ -264,7 +264,7 @@ def test_an_evaluation_that_was_made_is_not_made_again(tmp_path):
         with pytest.raises(RuntimeError, match="crash"):
             Trainer(
                 recipe, model, source, run,
-                runtime=choose("cpu"), display=_CrashAt(6), hooks=[hook],
+                runtime=choose("cpu"), progress=_CrashAt(6), hooks=[hook],
             ).fit()  # fmt: skip
     _train(tmp_path / "run", recipe, hooks=[hook])
     assert asked == [4, 8, 9]
