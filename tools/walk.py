@@ -19,7 +19,7 @@ from vitlab.cli.main import main
 
 PACKAGE = Path(vitlab.__file__).resolve().parent
 LONGEST = 40  # lines of a function, its signature and docstring included
-BLOCK_FORWARD = "Block.forward"
+MAIN, BLOCK_FORWARD = "cli/main.py:main", "Block.forward"
 
 
 class Walk:
@@ -35,8 +35,8 @@ class Walk:
         """A profile function: called whenever a function is entered."""
         if event != "call":
             return
-        if frame.f_code.co_qualname == BLOCK_FORWARD and len(chain := _chain(frame)) > len(self.chain):
-            self.chain = chain
+        if not self.chain and frame.f_code.co_qualname == BLOCK_FORWARD:
+            self.chain = _chain(frame)
         if frame.f_code in self.functions:
             return
         name = _inside(frame.f_code)
@@ -52,14 +52,14 @@ def _inside(code: CodeType) -> str:
 
 
 def _chain(frame: FrameType | None) -> list[str]:
-    """The package's own frames, `main` first."""
+    """The package's own frames from `main` on; none where the thread did not begin there."""
     names = []
     while frame is not None:
         if name := _inside(frame.f_code):
             names.append(f"{name}:{frame.f_code.co_qualname}")
         frame = frame.f_back
     names.reverse()
-    return names[names.index("cli/main.py:main") :] if "cli/main.py:main" in names else names
+    return names if names[0] == MAIN else []  # elsewhere: a thread of its own, which main waits for
 
 
 def long_functions() -> list[str]:
