@@ -10,7 +10,7 @@ import typer
 
 from vitlab import weights
 from vitlab.cli import options
-from vitlab.cli.output import show
+from vitlab.cli.output import show, store_in_run
 from vitlab.data.sources import Bad, Source
 from vitlab.datasets.catalog import known_as, open_source, split_path
 from vitlab.datasets.imagenet import ObjectNetMapping, read_objectnet_mapping, read_real_labels
@@ -20,7 +20,7 @@ from vitlab.evaluation.accuracy import Accuracy
 from vitlab.evaluation.accuracy_table import accuracy_table
 from vitlab.evaluation.imagenet import SubsetAccuracy
 from vitlab.models.build import Model
-from vitlab.results import Cell, Headline, ResultTable, file_name, percent, write_table
+from vitlab.results import Cell, Headline, ResultTable, file_name, percent
 from vitlab.runtime import choose, process_group, raise_on_all
 
 app = options.new_app()
@@ -63,8 +63,7 @@ def evaluate(
         )  # fmt: skip
     table = _table(measured, task)
     show(table, as_json=as_json)
-    if (Path(model) / "recipe.toml").exists():
-        write_table(table, Path(model) / "results" / file_name("evaluate", task.dataset))
+    store_in_run(table, model, file_name("evaluate", task.dataset))
 
 
 @dataclass(frozen=True, eq=False)

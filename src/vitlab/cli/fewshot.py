@@ -10,7 +10,7 @@ import typer
 
 from vitlab import weights
 from vitlab.cli import options
-from vitlab.cli.output import show
+from vitlab.cli.output import show, store_in_run
 from vitlab.datasets.catalog import known_as, open_source
 from vitlab.errors import UserError
 from vitlab.evaluation.features import Features, check_layers, features_of, pixels_of
@@ -19,7 +19,7 @@ from vitlab.evaluation.fewshot import evaluate as evaluate_features
 from vitlab.evaluation.fewshot_table import L2, PIXELS, RESERVED, Results, Settings, joined_table
 from vitlab.evaluation.least_squares import check_penalty
 from vitlab.models.build import Model
-from vitlab.results import file_name, write_table
+from vitlab.results import file_name
 from vitlab.runtime import Runtime, choose
 
 app = options.new_app()
@@ -58,9 +58,7 @@ def fewshot(
         str | None, typer.Option("--layer", metavar="NAME", help="Take the features of this layer, such as blocks.5.")
     ] = None,
     cache: Annotated[Path | None, typer.Option("--cache", metavar="DIR", help="Cache features in this folder.")] = None,
-    float32: Annotated[
-        bool, typer.Option("--float32", help="Solve least squares in float32: faster, less exact.")
-    ] = False,
+    float32: Annotated[bool, typer.Option("--float32", help="Solve in float32: faster, less exact.")] = False,
     device: options.DeviceOption = "auto",
     as_json: options.JsonOption = False,
 ) -> None:
@@ -76,9 +74,8 @@ def fewshot(
     results: Results = {source: _on(source, loaded, protocol, runtime) for source in data}
     table = joined_table(results, protocol.shots, protocol.seeds, settings)
     show(table, as_json=as_json)
-    if len(models) == 1 and (Path(models[0]) / "recipe.toml").exists():
-        file = file_name("fewshot", *settings.file_words(), *map(known_as, data))
-        write_table(table, Path(models[0]) / "results" / file)
+    if len(models) == 1:
+        store_in_run(table, models[0], file_name("fewshot", *settings.file_words(), *map(known_as, data)))
 
 
 def _on(data: str, models: Mapping[str, Model], protocol: _Protocol, runtime: Runtime) -> dict[str, FewShot]:

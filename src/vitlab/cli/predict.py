@@ -9,9 +9,9 @@ import typer
 from vitlab import weights
 from vitlab.cli import options
 from vitlab.cli.output import show
-from vitlab.data import images, resize
-from vitlab.evaluation.accuracy import class_probabilities, evaluating
-from vitlab.models.build import class_names
+from vitlab.data import images, loader, resize
+from vitlab.evaluation.accuracy import evaluating
+from vitlab.models.build import class_names, probabilities
 from vitlab.results import ResultTable, percent
 from vitlab.runtime import choose
 
@@ -34,8 +34,9 @@ def predict(
     with evaluating(loaded, runtime):
         for path in (file for given in paths for file in images.image_files(given)):
             image_HWC = resize.prepare(images.read_image(path), loaded.preprocessing)
-            image_BHWC = torch.from_numpy(image_HWC)[None]
-            probabilities_K = class_probabilities(loaded, image_BHWC, loaded.preprocessing, runtime)[0]
+            images_BHWC = torch.from_numpy(image_HWC)[None]
+            images_BCHW = loader.normalise(images_BHWC, loaded.preprocessing, runtime.device)
+            probabilities_K = probabilities(loaded(images_BCHW))[0]
             best = probabilities_K.argsort(descending=True, stable=True)[:top].tolist()
             rows.append([str(path), *(f"{names[k]} {percent(float(probabilities_K[k]))}" for k in best)])
             numbers[str(path)] = {names[k]: float(probabilities_K[k]) for k in best}

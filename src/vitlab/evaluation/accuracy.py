@@ -97,14 +97,6 @@ def evaluating(model: nn.Module, runtime: Runtime) -> Iterator[None]:
         model.train(was_training)
 
 
-def class_probabilities(
-    model: nn.Module, images_BHWC: Tensor, preprocessing: Preprocessing, runtime: Runtime
-) -> Tensor:
-    """Softmax of the logits of images of bytes: (B, K), in float32, on the CPU. To be called inside `evaluating`."""
-    logits_BK: Tensor = model(loader.normalise(images_BHWC, preprocessing, runtime.device))
-    return probabilities(logits_BK)
-
-
 def measure(
     model: nn.Module,
     source: Source,
@@ -137,7 +129,8 @@ def measure(
     probabilities_NK, seen_N = torch.zeros(0), torch.zeros(len(source), dtype=torch.float32)
     with raise_on_all(own), evaluating(model, runtime):
         for batch in _batches(source, preprocessing, own, batch_size, bad_images):
-            probabilities_BK = class_probabilities(model, batch.images_BHWC, preprocessing, runtime)
+            images_BCHW = loader.normalise(batch.images_BHWC, preprocessing, runtime.device)
+            probabilities_BK = probabilities(model(images_BCHW))
             if not len(probabilities_NK):
                 probabilities_NK = torch.zeros(len(source), probabilities_BK.shape[1])
             probabilities_NK[batch.indices_B] = probabilities_BK
