@@ -248,7 +248,7 @@ def test_a_mistake_is_said_and_the_page_goes_on(page, photo, tmp_path):
     wrong.write_bytes(b"this is no image")
     page.find_element(By.ID, "file").send_keys(str(wrong))
     trouble = until(page, lambda: page.find_element(By.ID, "trouble").text)
-    assert "no readable JPEG" in trouble
+    assert "not a readable JPEG" in trouble
     page.find_element(By.ID, "file").send_keys(str(photo))
     until(page, lambda: not page.find_element(By.ID, "trouble").is_displayed())
     assert page.find_elements(By.CSS_SELECTOR, "#classes li")

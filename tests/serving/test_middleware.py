@@ -124,9 +124,9 @@ def test_a_malformed_form_is_named(port, body, kind, said):
     ("data", "said"),
     [
         (b"", "empty"),
-        (b"<svg xmlns='http://www.w3.org/2000/svg'/>", "no readable"),
-        (b"8BPS" + bytes(100), "no readable"),
-        (b"SIMPLE  =                    T" + bytes(3000), "no readable"),
+        (b"<svg xmlns='http://www.w3.org/2000/svg'/>", "not a readable"),
+        (b"8BPS" + bytes(100), "not a readable"),
+        (b"SIMPLE  =                    T" + bytes(3000), "not a readable"),
         (encoded(noise())[:500], "cannot be decoded"),
     ],
 )

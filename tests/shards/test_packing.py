@@ -1,16 +1,21 @@
 """Packing: the same samples as shards, whatever the threads; resized as said; whole or not at all."""
 
+import hashlib
+
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
 from data.pictures import encode
+from vitlab.data.arrays import array_source
 from vitlab.data.folders import open_folder
 from vitlab.data.images import decode
 from vitlab.data.loader import training_batches
 from vitlab.data.sources import Sample
 from vitlab.datasets.catalog import open_source
+from vitlab.datasets.manifests import make_manifest
+from vitlab.dedup.signatures import sign_block
 from vitlab.errors import UserError
 from vitlab.recipes.augmentation import Augmentation
 from vitlab.recipes.preprocessing import Preprocessing
@@ -73,7 +78,7 @@ def test_a_bad_image_leaves_nothing_or_is_counted(animals, tmp_path, encoding):
     source = open_folder(animals, "train")
     with open(source.files[11], "wb") as file:  # noqa: PTH123
         file.write(b"no image")
-    with pytest.raises(UserError, match="no readable JPEG, PNG") as caught:
+    with pytest.raises(UserError, match="not a readable JPEG, PNG") as caught:
         pack(source, tmp_path / "packed", "train", encoding=encoding, shard_samples=4)
     assert str(caught.value).startswith(source.files[11])
     assert list((tmp_path / "packed").iterdir()) == []
@@ -125,3 +130,20 @@ def test_shards_can_be_read_shard_by_shard(animals, tmp_path):
             steps=4,
             order="shards",
         )
+
+
+def test_arrays_are_packed_and_pinned_as_binary_ppm(tmp_path):
+    """A source of arrays hands out pixels; files, manifests and signatures see the bytes of a PPM, as ever."""
+    pixels = np.random.default_rng(0).integers(0, 256, (6, 5, 4), dtype=np.uint8)
+    arrays = array_source("grey", "train/", ("a", "b"), np.arange(6) % 2, 20, lambda index: pixels[index])
+    expected = [b"P6\n4 5\n255\n" + image.repeat(3).tobytes() for image in pixels]
+    assert all(isinstance(arrays.read(index).data, np.ndarray) for index in range(6))
+    for encoding in ("same", "raw"):
+        pack(arrays, tmp_path / encoding, "train", encoding=encoding)
+        packed = open_source(str(tmp_path / encoding / "train-*.tar"), "train")
+        assert [packed.read(index).data for index in range(6)] == expected
+        assert packed.key(0) == "train-00000.tar/00000000.ppm"
+    digests = [hashlib.sha256(data).hexdigest() for data in expected]
+    assert [digest for _, digest in make_manifest(arrays, "grey", "train").samples] == digests
+    signatures = sign_block(arrays, range(6), tmp_path / "signatures", workers=1)
+    assert (signatures["file"] == sign_block(packed, range(6), tmp_path / "signatures", workers=1)["file"]).all()

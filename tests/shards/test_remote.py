@@ -123,7 +123,7 @@ def test_a_cache_that_cannot_be_written_costs_a_warning(bucket, monkeypatch, cap
 def test_an_index_beside_the_shard_that_is_damaged(bucket, packed):
     upload(bucket, packed, indices=True)
     bucket.pipe_file("/bucket/train-00000.index.json", b"{}")
-    with pytest.raises(UserError, match=r"train-00000\.index\.json: this is no shard index"):
+    with pytest.raises(UserError, match=r"train-00000\.index\.json: this is not a shard index"):
         open_source("memory://bucket/train-*.tar", "train")
     honest = json.loads(index_path(packed / "train-00000.tar").read_text())
     bucket.pipe_file("/bucket/train-00000.index.json", json.dumps(honest | {"shard_bytes": 10**7}).encode())

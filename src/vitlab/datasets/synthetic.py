@@ -101,13 +101,13 @@ def open_kitti(folder: Path, split: str, bad: Bad = "refuse") -> FolderSource:
     Raises:
         UserError: a file is missing or malformed.
     """
-    parts = _kitti_parts(folder / "mapping")
-    if split not in parts:
+    splits = _kitti_splits(folder / "mapping")
+    if split not in splits:
         raise _no_split(folder, split)
     labels = folder / "training/label_2"
     rows = [
         (folder / "training/image_2" / f"{image:06d}.png", _kitti_label(labels / f"{image:06d}.txt"))
-        for image in parts[split]
+        for image in splits[split]
     ]
     return files_source(f"{folder} ({split} part)", folder, _numbers(4), rows, bad)
 
@@ -121,7 +121,7 @@ def _kitti_label(path: Path) -> int:
         raise UserError(f"{path}: an object has an impossible distance; download the data set again") from error
 
 
-def _kitti_parts(mapping: Path) -> dict[str, list[int]]:
+def _kitti_splits(mapping: Path) -> dict[str, list[int]]:
     """The image numbers of each split."""
     words = read_text(mapping / "train_rand.txt").replace(",", " ").split()
     order = [number(word, mapping / "train_rand.txt", place) for place, word in enumerate(words, 1)]
@@ -138,10 +138,10 @@ def _kitti_parts(mapping: Path) -> dict[str, list[int]]:
     random = np.random.RandomState(KITTI_SEED)
     test = set(random.choice(sorted(videos), count, replace=False).tolist())
     validation = set(random.choice(sorted(videos.keys() - test), count, replace=False).tolist())
-    parts: dict[str, list[int]] = {"train": [], "validation": [], "test": []}
+    splits: dict[str, list[int]] = {"train": [], "validation": [], "test": []}
     for video, images in videos.items():
-        parts["test" if video in test else "validation" if video in validation else "train"] += images
-    return parts
+        splits["test" if video in test else "validation" if video in validation else "train"] += images
+    return splits
 
 
 # ------------------------------------------------------------------------------------------------------ dSprites
@@ -199,13 +199,13 @@ def _npy(archive: zipfile.ZipFile, member: str, convert: Callable[[NDArray[Any]]
         if fortran or dtype.hasobject or not shape or not 0 < size * shape[0] <= MAX_ARRAY:
             raise ValueError(f"{member} is not a plain array of acceptable size")
         step = max(1, 2**24 // size)
-        pieces = [
-            convert(_piece(file, min(step, shape[0] - row), shape[1:], dtype)) for row in range(0, shape[0], step)
+        blocks = [
+            convert(_read_rows(file, min(step, shape[0] - row), shape[1:], dtype)) for row in range(0, shape[0], step)
         ]
-    return np.concatenate(pieces)
+    return np.concatenate(blocks)
 
 
-def _piece(file: IO[bytes], rows: int, shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:
+def _read_rows(file: IO[bytes], rows: int, shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:
     size = rows * prod(shape) * dtype.itemsize
     body = file.read(size)
     if len(body) != size:

@@ -37,8 +37,8 @@ def thumbnail(image_HWC: RGB) -> Thumbnails:
 
 def is_blank(thumbnails_NSS: Thumbnails) -> NDArray[np.bool_]:
     """Whether each picture (N, S, S) is too even to be compared by anything but its exact pixels."""
-    spread_N: NDArray[np.float64] = thumbnails_NSS.reshape(len(thumbnails_NSS), -1).std(1)
-    return spread_N < BLANK
+    deviation_N: NDArray[np.float64] = thumbnails_NSS.reshape(len(thumbnails_NSS), -1).std(1)
+    return deviation_N < BLANK
 
 
 def hashes(thumbnails_NSS: Thumbnails | Floats) -> Hashes:

@@ -90,8 +90,8 @@ def _equalize(images_NHWC: Tensor, operations: Sequence[Operation]) -> Tensor:
     highest_NC1 = images_NHWC.amax((1, 2)).to(torch.int64)[..., None]
     steps_NC1 = (counts_NCV.sum(-1, keepdim=True) - counts_NCV.gather(2, highest_NC1)) // 255
     below_NCV = counts_NCV.cumsum(-1) - counts_NCV
-    spread_NCV = (below_NCV + steps_NC1 // 2) // steps_NC1.clamp(min=1)
-    return _look_up(images_NHWC, torch.where(steps_NC1 > 0, spread_NCV.clamp_(max=255), values_V).to(torch.uint8))
+    equalized_NCV = (below_NCV + steps_NC1 // 2) // steps_NC1.clamp(min=1)
+    return _look_up(images_NHWC, torch.where(steps_NC1 > 0, equalized_NCV.clamp_(max=255), values_V).to(torch.uint8))
 
 
 def _colour(images_NHWC: Tensor, operations: Sequence[Operation]) -> Tensor:

@@ -93,5 +93,5 @@ def equalize(counts: NDArray[np.int64]) -> Table:
     if step == 0:
         return VALUES
     below = np.cumsum(counts) - counts
-    spread: Table = np.minimum((below + step // 2) // step, 255).astype(np.uint8)
-    return spread
+    equalized: Table = np.minimum((below + step // 2) // step, 255).astype(np.uint8)
+    return equalized
