@@ -12,8 +12,8 @@ from vitlab.cli.output import show
 from vitlab.errors import UserError
 from vitlab.recipes import cost, hardware, memory, zoo
 from vitlab.recipes.configs import ModelConfig, ViTConfig
+from vitlab.recipes.entries import JFT
 from vitlab.recipes.hardware import Hardware, device_hours
-from vitlab.recipes.named_data import JFT
 from vitlab.results import Cell, ResultTable
 
 app = options.new_app()

@@ -4,9 +4,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vitlab.errors import UserError, unknown_name
-from vitlab.recipes import cost, library, named_data, zoo
+from vitlab.recipes import cost, library, zoo
 from vitlab.recipes.configs import ModelConfig
-from vitlab.recipes.entries import model_of, trained_on
+from vitlab.recipes.entries import JFT, model_of, named_data, trained_on
 from vitlab.recipes.schema import Recipe
 from vitlab.training.run_directory import RECIPE
 
@@ -121,7 +121,7 @@ def _recipe_of(name: str) -> Recipe | None:
 
 def _model(name: str, changes: Changes) -> Asked:
     config = zoo.configure(name, {} if changes.image_size is None else {"image_size": changes.image_size})
-    epochs, images = changes.epochs or EPOCHS, changes.images or named_data.JFT
+    epochs, images = changes.epochs or EPOCHS, changes.images or JFT
     return Asked(name, config, epochs, images, None, changes.batch or 1, None, (_own_head(config),))
 
 
@@ -168,7 +168,7 @@ class _Data:
 def _data_of(name: str, recipe: Recipe, images: int | None) -> _Data:
     """What is known of the data; it is opened only where no table knows it, and from elsewhere only where it must."""
     source, entry = recipe.data.source, library.entry(name)
-    known = named_data.find(source)
+    known = named_data(source)
     classes, count = (None, None) if known is None else (known.classes, known.images)
     if entry is not None and entry.images is not None:
         count = entry.images

@@ -5,8 +5,7 @@ from functools import partial
 from vitlab.recipes import pretrain, transfer
 from vitlab.recipes.augmentation import AUGREG, Augmentation
 from vitlab.recipes.augmentation import augreg as augmentation_of
-from vitlab.recipes.entries import Entry, Makers
-from vitlab.recipes.named_data import IMAGENET, IMAGENET_21K
+from vitlab.recipes.entries import IMAGENET, IMAGENET_21K, Entry, Makers
 from vitlab.recipes.schema import (
     DataConfig,
     ModelSpec,

@@ -5,8 +5,7 @@ from typing import Literal
 
 from vitlab.recipes import pretrain
 from vitlab.recipes.augmentation import Augmentation
-from vitlab.recipes.entries import Entry, Makers
-from vitlab.recipes.named_data import IMAGENET, IMAGENET_21K, JFT
+from vitlab.recipes.entries import IMAGENET, IMAGENET_21K, JFT, Entry, Makers
 from vitlab.recipes.schema import (
     DataConfig,
     ModelSpec,

@@ -3,8 +3,7 @@
 from functools import partial
 
 from vitlab.recipes.augmentation import Augmentation
-from vitlab.recipes.entries import Entry, Makers
-from vitlab.recipes.named_data import IMAGENET
+from vitlab.recipes.entries import IMAGENET, Entry, Makers
 from vitlab.recipes.pretrain import AT_224
 from vitlab.recipes.schema import (
     DataConfig,

@@ -5,8 +5,7 @@ from functools import partial
 from vitlab.recipes import zoo
 from vitlab.recipes.augmentation import Augmentation
 from vitlab.recipes.configs import ViTConfig
-from vitlab.recipes.entries import Entry, Makers, slug
-from vitlab.recipes.named_data import IMAGENET, IMAGENET_21K, JFT
+from vitlab.recipes.entries import IMAGENET, IMAGENET_21K, JFT, Entry, Makers, slug
 from vitlab.recipes.schema import (
     DataConfig,
     ModelSpec,

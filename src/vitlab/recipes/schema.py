@@ -8,9 +8,8 @@ import tomli_w
 from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, ValidationError, model_validator
 
 from vitlab.errors import UserError, unknown_name
-from vitlab.recipes.augmentation import Augmentation
-from vitlab.recipes.preprocessing import Interpolation, Resize
-from vitlab.recipes.renamed_keys import print_renamed, renamed_assignments, renamed_values
+from vitlab.recipes.preprocessing import Augmentation, Interpolation, Resize
+from vitlab.recipes.validation import one_line_of_recipe, print_renamed, renamed_assignments, renamed_values
 
 OptionValue = bool | int | float | str | list[int]
 Positive = Annotated[int, Field(gt=0)]
@@ -336,7 +335,7 @@ def _validated(values: Mapping[str, Any], where: str) -> Recipe:
     try:
         return Recipe.model_validate(values)
     except ValidationError as error:
-        raise _one_line(error, where) from None
+        raise one_line_of_recipe(error, where, key_paths()) from None
 
 
 def _toml_value(text: str) -> Any:
@@ -353,17 +352,3 @@ def _leaf_paths(part: type[BaseModel], prefix: str) -> Iterable[str]:
             yield from _leaf_paths(inner, f"{prefix}{name}.")
         else:
             yield f"{prefix}{name}"
-
-
-def _one_line(error: ValidationError, where: str) -> UserError:
-    first = error.errors()[0]
-    path = ".".join(str(piece) for piece in first["loc"])
-    if first["type"] == "extra_forbidden":
-        listing = "`vitlab recipes show NAME` lists the keys of a recipe"
-        message = unknown_name("key", path, key_paths(), listing=listing)
-        return UserError(f"{where}: {message}")
-    if isinstance(first.get("ctx", {}).get("error"), UserError):
-        return UserError(f"{where}: {first['ctx']['error']}")  # it names its key by itself
-    reason = first["msg"].removeprefix("Value error, ")
-    given = f" (given: {first['input']!r})"[:200] if path else ""
-    return UserError(f"{where}: {path or 'recipe'}: {reason}{given}")
