@@ -95,7 +95,7 @@ def test_a_signal_to_one_process_stops_all_at_the_same_step(farm, folder, way, r
     assert outcome.codes == [143, 143], _log(folder / "run")
     newest = checkpoint_files.newest_first(folder / "run" / "checkpoints")[0]
     assert newest.name == "step-00000005"
-    assert _log(folder / "run") == ["vitlab: stopped after step 5; --resume goes on from there"]
+    assert _log(folder / "run") == ["vitlab: stopped after step 5; --resume continues from there"]
 
 
 @pytest.mark.parametrize("way", WAYS)
