@@ -53,7 +53,7 @@ class ResNetStem:
     """The convolutional stem of a hybrid (paper: section 3.1 and Table 6).
 
     Attributes:
-        blocks: units of each stage; (3, 4, 6, 3) is a whole ResNet50 with stride 32, (3, 4, 9) has
+        blocks: units of each stage; (3, 4, 6, 3) is a complete ResNet50 with stride 32, (3, 4, 9) has
             stage 4's units moved into stage 3 and stride 16, () is the root convolution and pooling alone,
             with stride 4.
         width: factor on all channel counts.
