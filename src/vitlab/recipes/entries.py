@@ -59,7 +59,7 @@ class Entry:
     Attributes:
         recipe: every choice of the run.
         verb: how it is run: "pretrain", or "finetune" from some weights.
-        images: in the training set that its cost is counted for; none where model or data are the user's.
+        images: in the training set that its cost is counted for; None if model or data are the user's.
         expected: a score and who published or measured it, or "not measured".
         chosen: what the source does not say and was chosen here.
     """
@@ -85,7 +85,7 @@ class Entry:
 
     @property
     def exaflops(self) -> float | None:
-        """Arithmetic of the whole run in 10**18 FLOPs (see `cost.exaflops`); none where it depends on the user."""
+        """Compute of the complete run in 10**18 FLOPs (see `cost.exaflops`); None if it depends on the user."""
         if self.images is None:
             return None
         steps = self.recipe.total_steps(trained_on(self.recipe, self.images))
@@ -93,12 +93,12 @@ class Entry:
 
     @property
     def core_days(self) -> float | None:
-        """TPUv3-core-days of the whole run at `UTILISATION` of the peak."""
+        """TPUv3-core-days of the complete run at `UTILISATION` of the peak."""
         return None if self.exaflops is None else cost.tpu_v3_core_days(self.exaflops, UTILISATION)
 
     @property
     def cost(self) -> str:
-        """The cost in words."""
+        """The cost as a sentence."""
         if self.exaflops is None or self.core_days is None:
             return "depends on the model and the data"
         size = f"{self.recipe.model.name}, {self.images:,} training images"

@@ -69,7 +69,7 @@ def demo_upstream() -> Recipe:
 
 
 def fashion_mnist() -> Recipe:
-    """A small ViT on the whole Fashion-MNIST (60,000 images; Debian's package dataset-fashion-mnist).
+    """A small ViT on the full Fashion-MNIST (60,000 images; Debian's package dataset-fashion-mnist).
 
     It suits two cores: 145,000 parameters and 17 tokens. Shape and learning rate were chosen on a tenth of the training
     images, held out. Command: `vitlab pretrain fashion-mnist`. Score: see benchmarks/results/fashion_mnist.json.

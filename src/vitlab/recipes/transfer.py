@@ -44,7 +44,7 @@ def table4() -> Makers:
     """Every row of Table 4: `table4/DATA`, and Table 2's `table4/imagenet-512` and `table4/imagenet-518`.
 
     Command: `vitlab finetune MODEL --recipe table4/cifar10`. The learning rate is one of the paper's grid;
-    `vitlab study table4/cifar10` tries the whole grid as the paper does. Cost: computed for ViT-B/16, see
+    `vitlab study table4/cifar10` tries the complete grid as the paper does. Cost: computed for ViT-B/16, see
     `vitlab recipes show NAME`. Scores: Tables 2 and 5; none is measured here.
     """
     return {
