@@ -70,7 +70,7 @@ def draw_rollout(model: Model, images_BHWC: NDArray[np.uint8], images_BCHW: Tens
         "How much each patch contributes to the output, traced back through the attention of all layers (averaged "
         "over heads, residual connections included). Middle: from lowest (dark) to highest (yellow) within each "
         "image. Right: the image, dimmed by its attention. Look for bright areas on the main object of the image; "
-        "an even picture means that the model attends to all areas alike.",
+        "an even picture means that the model attends to all areas equally.",
         f"{count} images, each beside a heat map of attention over it and the image dimmed by that map.",
         figure,
         {"attention_rollout": rollout_Brc.numpy()},

@@ -53,6 +53,24 @@ def draw_inspection(
     if not len(shown_BHWC) == len(images_BCHW) == len(names) or len(names) == 0:
         counts = f"{len(shown_BHWC)} pictures, {len(images_BCHW)} images, {len(names)} names"
         raise UserError(f"{counts}: give the same number of each, and at least one")
+    drawings, skipped = [], []
+    for title, draw in _figures(model, shown_BHWC, images_BCHW, names, labels, classes):
+        try:
+            drawings.append(draw())
+        except NotApplicable as reason:
+            skipped.append(FigureEntry(title, skipped=str(reason).removeprefix(f"{title.lower()}: ")))
+    return save(drawings, skipped, out)
+
+
+def _figures(
+    model: Model,
+    shown_BHWC: NDArray[np.uint8],
+    images_BCHW: Tensor,
+    names: Sequence[str],
+    labels: Sequence[int] | None,
+    classes: Sequence[str] | None,
+) -> list[tuple[str, Callable[[], Drawing]]]:
+    """The titles of all figures, and what draws them."""
     figures: list[tuple[str, Callable[[], Drawing]]] = [
         ("Predictions", lambda: draw_predictions(model, shown_BHWC, images_BCHW, names, labels, classes)),
         ("From image to tokens", lambda: draw_steps(model, shown_BHWC[0])),
@@ -65,10 +83,4 @@ def draw_inspection(
     if labels is not None:
         draw_extremes = functools.partial(draw_best_and_worst, model, shown_BHWC, images_BCHW, labels, classes)
         figures.insert(1, ("Best and worst predictions", draw_extremes))
-    drawings, skipped = [], []
-    for title, draw in figures:
-        try:
-            drawings.append(draw())
-        except NotApplicable as reason:
-            skipped.append(FigureEntry(title, skipped=str(reason).removeprefix(f"{title.lower()}: ")))
-    return save(drawings, skipped, out)
+    return figures

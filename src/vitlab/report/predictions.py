@@ -174,22 +174,37 @@ def draw_best_and_worst(
     predicted_B = probabilities_BK.argmax(1)
     order_B = true_B.argsort(kind="stable")
     count = min(COLUMNS, len(order_B) // 2 or 1)
+    texts = [
+        (f"{one_line(names[label], 11)} {true_B[index]:.0%}", "" if label == said else f"≠ {one_line(names[said], 10)}")
+        for index, (label, said) in enumerate(zip(labels_B, predicted_B, strict=True))
+    ]
+    rows = (
+        ("highest probability of the true class", order_B[::-1][:count]),
+        ("lowest probability of the true class", order_B[:count]),
+    )
+    figure = _rows_figure(images_BHWC, texts, rows)
+    return _best_and_worst_drawing(figure, true_B, int((predicted_B == labels_B).sum()), count)
+
+
+def _rows_figure(
+    images_BHWC: NDArray[np.uint8],
+    texts: Sequence[tuple[str, str]],
+    rows: Sequence[tuple[str, NDArray[np.intp]]],
+) -> Figure:
+    """Titled rows of images, each with two lines of text below it."""
     tile = (WIDTH - 2 * MARGIN - (COLUMNS - 1) * COLUMN_GAP) / COLUMNS
     row_height = TITLE_HEIGHT + tile + TEXT_HEIGHT
-    figure = new_figure(2 * row_height + MARGIN)
-    rows = (("highest probability of the true class", order_B[::-1]), ("lowest probability of the true class", order_B))
-    for row, (title, ordered_B) in enumerate(rows):
-        top = 2 * row_height + MARGIN / 2 - row * row_height
+    total = len(rows) * row_height + MARGIN
+    figure = new_figure(total)
+    for row, (title, indices) in enumerate(rows):
+        top = total - MARGIN / 2 - row * row_height
         write(figure, title, MARGIN, top - 0.24, color=QUIET)
-        for column, index in enumerate(ordered_B[:count].tolist()):
+        for column, index in enumerate(indices.tolist()):
             left, bottom = MARGIN + column * (tile + COLUMN_GAP), top - TITLE_HEIGHT - tile
             add_fitted_picture(figure, images_BHWC[index], left, bottom, tile)
-            label, predicted = labels_B[index], predicted_B[index]
-            lines = [f"{one_line(names[label], 11)} {true_B[index]:.0%}"]
-            lines += [f"≠ {one_line(names[predicted], 10)}"] if predicted != label else []
-            for line, text in enumerate(lines):
+            for line, text in enumerate(texts[index]):
                 write(figure, text, left, bottom - 0.2 - 0.19 * line, fontsize=FONT - 2)
-    return _best_and_worst_drawing(figure, true_B, int((predicted_B == labels_B).sum()), count)
+    return figure
 
 
 def _best_and_worst_drawing(figure: Figure, true_B: NDArray[np.float32], correct: int, count: int) -> Drawing:

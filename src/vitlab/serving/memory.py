@@ -3,22 +3,16 @@
 import ctypes
 from contextlib import suppress
 
-LARGE_BYTES = 24 * 2**20  # more than any activation of ViT-B/16 for 8 images: those are reused, which is faster
-KEPT_BYTES = 32 * 2**20  # of free memory at the end of the arena
-TRIM_THRESHOLD, MMAP_THRESHOLD, ARENA_MAX = -1, -3, -8  # parameters of mallopt, from glibc's malloc.h
+ARENA_MAX = -8  # a parameter of mallopt, from glibc's malloc.h
 
 
-def configure_malloc() -> None:
-    """Make glibc return large buffers to the system as soon as they are freed; other C libraries are left alone.
+def use_one_arena() -> None:
+    """Make glibc serve all threads from one arena; other C libraries are left alone.
 
-    By default glibc raises its threshold to the largest buffer that was ever freed, up to 32 MiB. Smaller buffers then
-    lie in arenas, one per thread, each of which keeps up to 64 MiB that `malloc_trim` does not reach: one arena is set.
+    By default each thread has an arena of its own, which keeps up to 64 MiB that `malloc_trim` does not reach.
     """
     with suppress(AttributeError, OSError, TypeError):  # the C library has no mallopt, or cannot be opened
-        mallopt = ctypes.CDLL(None).mallopt
-        mallopt(MMAP_THRESHOLD, LARGE_BYTES)
-        mallopt(TRIM_THRESHOLD, KEPT_BYTES)
-        mallopt(ARENA_MAX, 1)
+        ctypes.CDLL(None).mallopt(ARENA_MAX, 1)
 
 
 def trim_memory() -> None:

@@ -17,7 +17,7 @@ from vitlab.serving.connections import TimeoutProtocol
 from vitlab.serving.engine import EngineName, make_engine
 from vitlab.serving.inspector import Inspector
 from vitlab.serving.limits import Limits
-from vitlab.serving.memory import configure_malloc
+from vitlab.serving.memory import use_one_arena
 from vitlab.serving.middleware import App, GuardMiddleware
 
 BACKLOG = 128
@@ -86,5 +86,5 @@ def make_server(app: GuardMiddleware, limits: Limits) -> uvicorn.Server:
 
 def serve(app: GuardMiddleware, listener: socket.socket, limits: Limits) -> None:
     """Answer requests until the process receives a signal to stop."""
-    configure_malloc()
+    use_one_arena()
     make_server(app, limits).run(sockets=[listener])
