@@ -4,13 +4,17 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
 import vitlab
+from vitlab.cli.finetune import Finetune
 from vitlab.cli.main import SPINS, VERBS, main
+from vitlab.cli.pretrain import Pretrain
+from vitlab.cli.training import TrainingVerb
 from vitlab.recipes import library
 from vitlab.recipes.schema import from_toml
 
@@ -50,6 +54,12 @@ def test_threads_spin_briefly_unless_the_environment_says_otherwise(monkeypatch,
     monkeypatch.setattr(os, "environ", environment)
     assert main(["recipes", "--help"]) == 0
     assert environment.get("GOMP_SPINCOUNT") == expected
+
+
+def test_pretrain_and_finetune_have_the_same_options_but_their_own():
+    of_pretrain, of_finetune = ({field.name for field in fields(verb)} for verb in (Pretrain, Finetune))
+    assert of_pretrain == of_finetune
+    assert {field.name for field in fields(TrainingVerb)} == of_pretrain - {"recipe", "model"}
 
 
 def test_python_m_vitlab_is_the_same(tmp_path):

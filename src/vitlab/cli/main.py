@@ -64,7 +64,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
     try:
         command = typer.main.get_command(_app(words[0]))
-        code = command.main(words[1:], prog_name=f"vitlab {words[0]}", standalone_mode=False)
+        done = command.main(words[1:], prog_name=f"vitlab {words[0]}", standalone_mode=False)
+        if callable(done):  # a verb that is a dataclass of its options, such as `pretrain`
+            done()
     except (UserError, TrainingFailed, Interrupted, RankLost, typer.TyperException) as error:
         if debug:
             traceback.print_exc()
@@ -77,7 +79,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # The reader of our output has ended, as with `vitlab models | head`.
         sys.stderr.close()
         return 0
-    return code if isinstance(code, int) else 0
+    return done if isinstance(done, int) else 0
 
 
 def _app(verb: str) -> typer.Typer:
