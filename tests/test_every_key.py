@@ -13,7 +13,7 @@ from PIL import Image
 
 import vitlab
 from vitlab import estimator, files
-from vitlab.cli import finetune, pretrain
+from vitlab.cli import training
 from vitlab.cli.main import main
 from vitlab.data import loader
 from vitlab.datasets.catalog import open_source
@@ -225,7 +225,7 @@ def reached(monkeypatch):
     def run(recipe, out, **options):
         raise _Reached(vitlab.runner.resolved(recipe, options.get("data"), options.get("model")))
 
-    for module in (pretrain, finetune, study, vtab, estimator):
+    for module in (training, study, vtab, estimator):
         monkeypatch.setattr(module, "run", run)
 
     def call(capsys, verb) -> Recipe | str:
