@@ -119,7 +119,7 @@ def test_two_lines_share_axes_and_have_names():
 def test_metrics_are_grouped_as_people_read_them():
     names = ["loss", "accuracy", "learning_rate", "images_per_second", "test_top1", "test_loss", "memory"]
     drawn = charts_of([Series(name, (1.0,), (0.5,)) for name in names])
-    assert [chart.title for chart in drawn] == ["Loss", "Accuracy", "Learning rate", "Images per second", "Memory"]
+    assert [chart.title for chart in drawn] == ["Loss", "Accuracy", "Learning rate", "Throughput (images/s)", "Memory"]
     assert [name for _, name, _ in drawn[1].legend] == ["train accuracy", "test top-1"]
     assert drawn[1].legend[1][2] == "50.0 %"
     assert charts_of([]) == []

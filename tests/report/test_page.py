@@ -310,3 +310,13 @@ def test_columns_of_numbers_are_set_right():
     rows = (("0", "81.3 %", "52.1 ± 3.0", "ViT", None), ("1", "–", "1.0e-3", "12", 3))
     assert numeric_columns(ResultTable("t", ("a", "b", "c", "d", "e"), rows)) == [False, True, True, False, True]
     assert numeric_columns(ResultTable("t", ("a", "b"))) == [False, False]
+
+
+def test_a_result_that_another_table_contains_is_shown_once(tmp_path):
+    results = tmp_path / "results"
+    write_table(results / "accuracy.json", "Accuracy on x", ["top-1"], [["50 %"]], numbers={"top1": 0.5, "images": 4})
+    more = {"top1": 0.5, "images": 4, "interval": [0.1, 0.9]}
+    write_table(results / "evaluate-x.json", "Accuracy on x", ["top-1", "interval"], [["50 %", "."]], numbers=more)
+    assert headings(written(tmp_path, out=tmp_path / "r.html"), 3) == ["Accuracy on x"]
+    write_table(results / "evaluate-x.json", "Accuracy on x", ["top-1"], [["75 %"]], numbers={**more, "top1": 0.75})
+    assert headings(written(tmp_path, out=tmp_path / "r.html"), 3) == ["Accuracy on x"] * 2

@@ -11,6 +11,12 @@ from vitlab.report.metrics import Series, thinned
 WIDTH, HEIGHT = 440, 250
 LEFT, RIGHT, TOP, BOTTOM = 58, 424, 14, 206
 DOTS_UP_TO = 40  # a line with more points is drawn without dots
+TITLES = {
+    "images_per_second": "Throughput (images/s)",
+    "data_wait": "Time spent waiting for data (share)",
+    "mfu": "Model FLOPs utilisation (MFU)",
+    "memory_bytes": "Peak memory (bytes)",
+}
 COLOURS = 4  # the page's style has as many classes line-0, line-1, ...
 
 
@@ -51,7 +57,7 @@ def charts_of(series: Sequence[Series]) -> list[Chart]:
     groups = [("Loss", losses), ("Accuracy", accuracies)]
     for line in series:
         if line not in losses and line not in accuracies:
-            groups.append((words(line.name), [line]))
+            groups.append((TITLES.get(line.name, words(line.name)), [line]))
     return [line_chart(title, lines, percent=title == "Accuracy") for title, lines in groups if lines]
 
 

@@ -158,9 +158,16 @@ def _read_run(path: Path) -> RunContent:
 
 
 def _read_tables(folder: Path) -> tuple[ResultTable, ...]:
-    """Sorted by file name, those with headline numbers first."""
+    """Sorted by file name, those with headline numbers first; a result that another table contains is left out."""
     tables = [read_table(file) for file in sorted(folder.glob("*.json"))]
+    tables = [table for table in tables if not any(_contains(other, table) for other in tables if other is not table)]
     return tuple(sorted(tables, key=lambda table: not table.headline))
+
+
+def _contains(other: ResultTable, table: ResultTable) -> bool:
+    """Whether `other` has all numbers of `table` and more, as `vitlab evaluate` has those of the test after training."""
+    more = len(other.numbers) > len(table.numbers) > 0 and other.title == table.title
+    return more and all(name in other.numbers and other.numbers[name] == table.numbers[name] for name in table.numbers)
 
 
 def _read_figures(path: Path) -> list[tuple[Path, FigureEntry]]:
