@@ -57,7 +57,7 @@ def charts_of(series: Sequence[Series]) -> list[Chart]:
     groups = [("Loss", losses), ("Accuracy", accuracies)]
     for line in series:
         if line not in losses and line not in accuracies:
-            groups.append((TITLES.get(line.name, words(line.name)), [line]))
+            groups.append((TITLES.get(line.name, sentence_case(line.name)), [line]))
     return [line_chart(title, lines, percent=title == "Accuracy") for title, lines in groups if lines]
 
 
@@ -193,7 +193,7 @@ def _line(number: int, line: Series, horizontal: _Axis, vertical: _Axis, percent
     return drawn + Markup("").join(dot.format(colour, x, y, text) for (x, y), text in zip(places, texts, strict=True))
 
 
-def words(name: str) -> str:
+def sentence_case(name: str) -> str:
     """The name of a file, a folder or a metric, capitalised, in words."""
     spoken = _spoken(name)
     return spoken[:1].upper() + spoken[1:]

@@ -165,7 +165,7 @@ def _read_tables(folder: Path) -> tuple[ResultTable, ...]:
 
 
 def _contains(other: ResultTable, table: ResultTable) -> bool:
-    """Whether `other` has all numbers of `table` and more, as `vitlab evaluate` has those of the test after training."""
+    """Whether `other` has all numbers of `table` and more, as `vitlab evaluate` adds to the test of training."""
     more = len(other.numbers) > len(table.numbers) > 0 and other.title == table.title
     return more and all(name in other.numbers and other.numbers[name] == table.numbers[name] for name in table.numbers)
 

@@ -8,7 +8,7 @@ from pathlib import PurePath
 from typing import Any
 
 from vitlab.recipes.schema import Recipe
-from vitlab.report.charts import Chart, charts_of, is_accuracy, words
+from vitlab.report.charts import Chart, charts_of, is_accuracy, sentence_case
 from vitlab.report.comparison import comparison
 from vitlab.report.confusion import confusion_charts
 from vitlab.report.content import FigureEntry, Folder, Picture, RunContent
@@ -76,17 +76,20 @@ def _journey_page(folder: Folder) -> Page:
     sections = [
         *([] if journey else [_comparison(folder.runs)]),
         Section("Results", tables=own.tables, charts=confusion_charts(own.tables)),
-        *(_run_section(run, words(run.name), headline=_headline(run) if headline else ()) for run in folder.runs),
+        *(
+            _run_section(run, sentence_case(run.name), headline=_headline(run) if headline else ())
+            for run in folder.runs
+        ),
         Section("Figures", pictures=own.pictures, skipped=own.skipped),
         Section("Environment", environment=own.environment),
     ]
     if not headline:
         headline = tuple(
-            dataclasses.replace(number, label=f"{words(run.name)}: {number.label}")
+            dataclasses.replace(number, label=f"{sentence_case(run.name)}: {number.label}")
             for run in folder.runs
             for number in _headline(run)
         )
-    title = journey.title if journey else words(own.name)
+    title = journey.title if journey else sentence_case(own.name)
     lead = journey.lead if journey else f"Comparison of {len(folder.runs)} runs."
     return Page(title, lead, headline, _anchored(sections))
 
@@ -95,12 +98,12 @@ def _chapter(folder: Folder) -> list[Section]:
     """One of several folders: its own section, then one for each of its runs."""
     own = folder.own
     if not (folder.runs or folder.journey):
-        return [_run_section(own, words(own.name), headline=_headline(own))]
-    title = folder.journey.title if folder.journey else words(own.name)
+        return [_run_section(own, sentence_case(own.name), headline=_headline(own))]
+    title = folder.journey.title if folder.journey else sentence_case(own.name)
     opening = dataclasses.replace(
         _run_section(own, title, headline=_headline(own)), lead=folder.journey.lead if folder.journey else ""
     )
-    runs = [_run_section(run, f"{title}: {words(run.name)}", headline=_headline(run)) for run in folder.runs]
+    runs = [_run_section(run, f"{title}: {sentence_case(run.name)}", headline=_headline(run)) for run in folder.runs]
     return [opening, *runs]
 
 
@@ -135,7 +138,7 @@ def _anchored(sections: Sequence[Section]) -> tuple[Section, ...]:
 
 
 def _title(run: RunContent) -> str:
-    return words(run.recipe.name if run.recipe else run.name)
+    return sentence_case(run.recipe.name if run.recipe else run.name)
 
 
 def _lead(run: RunContent) -> str:
@@ -174,7 +177,7 @@ def _headline(run: RunContent) -> tuple[Headline, ...]:
 
 def _final_values(series: Sequence[Series]) -> list[Headline]:
     numbers = [
-        Headline(words(line.name), f"{100 * line.last:.1f}", "%")
+        Headline(sentence_case(line.name), f"{100 * line.last:.1f}", "%")
         for line in series
         if is_accuracy(line.name) and line.name != "accuracy"
     ]
