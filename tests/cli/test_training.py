@@ -14,7 +14,7 @@ from vitlab.cli.main import main
 from vitlab.recipes import library
 from vitlab.recipes.schema import with_changes
 from vitlab.training.run_directory import read_metrics
-from vitlab.weights import native
+from vitlab.weights.formats import native
 
 QUICK = [
     "pretrain", "demo-upstream", "--device", "cpu", "--data", "digits", "--steps", "4", "--set=batch_size=32",

@@ -6,7 +6,8 @@ import pytest
 from safetensors import SafetensorError
 
 from vitlab.errors import UserError
-from vitlab.weights import native, save_model
+from vitlab.weights import save_model
+from vitlab.weights.formats import native
 from weights.helpers import tiny
 
 

@@ -13,7 +13,7 @@ from vitlab.models.build import Model, create_model, resize_position_tensors
 from vitlab.recipes.configs import ModelConfig, ResNetConfig, ViTConfig
 from vitlab.recipes.zoo import configure
 from vitlab.weights.plan import Plan, Size
-from vitlab.weights.tensors import TORCH_TYPES, Shape, TensorFile, listed, shown
+from vitlab.weights.readers.tensors import TORCH_TYPES, Shape, TensorFile, listed, shown
 
 log = logging.getLogger(__name__)
 

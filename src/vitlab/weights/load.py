@@ -6,9 +6,9 @@ from vitlab.errors import UserError
 from vitlab.models.build import Model
 from vitlab.weights.assemble import assemble
 from vitlab.weights.plan import Settings, Size
+from vitlab.weights.readers.tensors import printable
 from vitlab.weights.recognise import planner
 from vitlab.weights.sources import find
-from vitlab.weights.tensors import printable
 
 
 def load_model(source: str | Path, *, num_classes: int | None = None, image_size: Size | None = None) -> Model:

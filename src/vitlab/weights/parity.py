@@ -18,8 +18,8 @@ from torch import Tensor
 from vitlab.errors import UserError
 from vitlab.models.build import Model
 from vitlab.recipes.configs import ResNetConfig, ViTConfig
+from vitlab.weights.formats.onnx import INPUT, OUTPUT
 from vitlab.weights.load import load_model
-from vitlab.weights.onnx import INPUT, OUTPUT
 
 LIBRARIES: Mapping[str, str] = {
     "timm": "timm",

@@ -7,7 +7,7 @@ import torch
 
 from vitlab.recipes.configs import ModelConfig
 from vitlab.recipes.preprocessing import Preprocessing
-from vitlab.weights.tensors import Shape
+from vitlab.weights.readers.tensors import Shape
 
 Size = int | tuple[int, int]
 

@@ -3,9 +3,9 @@
 from collections.abc import Callable, Mapping
 
 from vitlab.errors import UserError
-from vitlab.weights import flax, native, timm, torchvision, transformers
+from vitlab.weights.formats import flax, native, timm, torchvision, transformers
 from vitlab.weights.plan import Plan, Settings
-from vitlab.weights.tensors import Shape, TensorFile, listed
+from vitlab.weights.readers.tensors import Shape, TensorFile, listed
 
 Planner = Callable[[Mapping[str, Shape], Settings], Plan]
 

@@ -9,7 +9,7 @@ from safetensors import SafetensorError
 
 from vitlab.errors import UserError, unknown_name
 from vitlab.models.build import Model
-from vitlab.weights import flax, native, onnx, timm, torchvision, transformers
+from vitlab.weights.formats import flax, native, onnx, timm, torchvision, transformers
 
 FORMATS: Mapping[str, Callable[[Model, Path], None]] = {
     "vitlab": native.save,

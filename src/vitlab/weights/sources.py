@@ -6,9 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vitlab.errors import UserError
-from vitlab.weights import hub, read_npz, read_onnx, read_safetensors, read_torch
-from vitlab.weights.pickles import globals_of
-from vitlab.weights.tensors import TensorFile, merge, shown
+from vitlab.weights import hub
+from vitlab.weights.readers import npz, onnx, safetensors, torch
+from vitlab.weights.readers.pickles import globals_of
+from vitlab.weights.readers.tensors import TensorFile, merge, shown
 
 MOST_JSON_BYTES = 16 * 2**20
 MOST_SHARDS = 1000
@@ -55,15 +56,15 @@ def open_file(path: Path) -> TensorFile:
     with path.open("rb") as file:
         head = file.read(64)
     if head.startswith(ZIP):
-        return read_torch.open_torch(path) if read_torch.is_torch(path) else read_npz.open_npz(path)
-    if read_safetensors.looks_like(head, size):
-        return read_safetensors.open_safetensors(path)
+        return torch.open_torch(path) if torch.is_torch(path) else npz.open_npz(path)
+    if safetensors.looks_like(head, size):
+        return safetensors.open_safetensors(path)
     if head.startswith(PICKLE):
         raise UserError(_pickle_message(path))
     if head.startswith(LFS):
         raise UserError(f"{path}: is a Git LFS pointer, not the weights; run `git lfs pull` where it came from")
-    if read_onnx.looks_like(head):
-        return read_onnx.open_onnx(path)
+    if onnx.looks_like(head):
+        return onnx.open_onnx(path)
     what = "empty" if size == 0 else f"not a weights file that vitlab knows ({size} bytes)"
     raise UserError(f"{path}: is {what}; known are {KNOWN}; if it should be one, get it again")
 
@@ -121,7 +122,7 @@ def _maybe_weights(path: Path) -> bool:
     size = path.stat().st_size
     with path.open("rb") as file:
         head = file.read(64)
-    return head.startswith(ZIP) or read_safetensors.looks_like(head, size) or read_onnx.looks_like(head)
+    return head.startswith(ZIP) or safetensors.looks_like(head, size) or onnx.looks_like(head)
 
 
 def _shards(index: Path) -> list[Path]:

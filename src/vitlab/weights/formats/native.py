@@ -12,9 +12,9 @@ from vitlab.files import write_json
 from vitlab.models.build import Model
 from vitlab.recipes.configs import ModelConfig, ResNetConfig, ViTConfig
 from vitlab.recipes.preprocessing import Preprocessing
-from vitlab.weights.folders import new_folder
+from vitlab.weights.formats.folders import new_folder
 from vitlab.weights.plan import Plan, Settings, copies
-from vitlab.weights.tensors import Shape
+from vitlab.weights.readers.tensors import Shape
 
 FORMAT = "vitlab"
 VERSION = 1

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 
 from torch import Tensor
 
-from vitlab.weights import layouts
+from vitlab.weights.formats import layouts
 from vitlab.weights.plan import Part
 
 STEM = r"embeddings\.patch_embeddings\.backbone\.(?:bit\.)?"

@@ -14,8 +14,8 @@ from pathlib import Path
 import torch
 
 from vitlab.errors import UserError
-from vitlab.weights.pickles import MOST_PICKLE_BYTES, TensorOutline, outline
-from vitlab.weights.tensors import (
+from vitlab.weights.readers.pickles import MOST_PICKLE_BYTES, TensorOutline, outline
+from vitlab.weights.readers.tensors import (
     TORCH_TYPES,
     Declared,
     TensorFile,
@@ -24,7 +24,7 @@ from vitlab.weights.tensors import (
     check_expansion,
     shown,
 )
-from vitlab.weights.zips import entries_of
+from vitlab.weights.readers.zips import entries_of
 
 # Where the weights are among a checkpoint's other values: DINO trains a teacher, DeiT and MAE save under "model".
 HOLDERS = ("teacher", "model", "state_dict", "model_state_dict", "module", "student")

@@ -13,14 +13,14 @@ from vitlab.files import write_json
 from vitlab.models.build import Model
 from vitlab.recipes.configs import Gelu, ModelConfig, ResNetConfig, ViTConfig
 from vitlab.recipes.preprocessing import Preprocessing
-from vitlab.weights import preprocessors
-from vitlab.weights import transformers_names as naming
-from vitlab.weights.architecture import Known, as_size, resnet_config, shapes_after, vit_config
-from vitlab.weights.exporting import Holds, check_holds, class_names, state_of
-from vitlab.weights.folders import new_folder
-from vitlab.weights.naming import check_native_parts, prefix_before
+from vitlab.weights.formats import preprocessors
+from vitlab.weights.formats import transformers_names as naming
+from vitlab.weights.formats.architecture import Known, as_size, resnet_config, shapes_after, vit_config
+from vitlab.weights.formats.exporting import Holds, check_holds, class_names, state_of
+from vitlab.weights.formats.folders import new_folder
+from vitlab.weights.formats.naming import check_native_parts, prefix_before
 from vitlab.weights.plan import Part, Plan, Settings
-from vitlab.weights.tensors import Shape
+from vitlab.weights.readers.tensors import Shape
 
 log = logging.getLogger(__name__)
 

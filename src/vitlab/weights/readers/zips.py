@@ -5,7 +5,7 @@ import zipfile
 from pathlib import Path
 
 from vitlab.errors import UserError
-from vitlab.weights.tensors import MOST_ARRAYS, shown
+from vitlab.weights.readers.tensors import MOST_ARRAYS, shown
 
 ENCRYPTED = 0x1
 KNOWN_COMPRESSIONS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)

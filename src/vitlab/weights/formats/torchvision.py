@@ -10,12 +10,12 @@ from safetensors.torch import save
 from vitlab.errors import UserError
 from vitlab.files import write_bytes
 from vitlab.models.build import Model
-from vitlab.weights import preprocessors
-from vitlab.weights.architecture import Known, shapes_after, vit_config
-from vitlab.weights.exporting import Holds, check_holds, state_of
-from vitlab.weights.naming import check_native_parts, prefix_before
+from vitlab.weights.formats import preprocessors
+from vitlab.weights.formats.architecture import Known, shapes_after, vit_config
+from vitlab.weights.formats.exporting import Holds, check_holds, state_of
+from vitlab.weights.formats.naming import check_native_parts, prefix_before
 from vitlab.weights.plan import Part, Plan, Settings
-from vitlab.weights.tensors import Shape
+from vitlab.weights.readers.tensors import Shape
 
 HOLDS = Holds(
     "torchvision",

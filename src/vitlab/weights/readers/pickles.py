@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from vitlab.errors import UserError
-from vitlab.weights.tensors import shown
+from vitlab.weights.readers.tensors import shown
 
 MOST_PICKLE_BYTES = 16 * 2**20
 DTYPES = {

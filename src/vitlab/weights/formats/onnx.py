@@ -13,8 +13,8 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from vitlab.errors import UserError
 from vitlab.files import write_bytes
 from vitlab.models.build import Model
-from vitlab.weights.native import description_of
-from vitlab.weights.read_onnx import METADATA_KEY
+from vitlab.weights.formats.native import description_of
+from vitlab.weights.readers.onnx import METADATA_KEY
 
 # A protocol buffer ends at 2 GiB; some of it is the graph.
 MOST_BYTES = 2**31 - 2**26

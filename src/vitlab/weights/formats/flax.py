@@ -19,8 +19,8 @@ from vitlab.files import write_bytes
 from vitlab.models.build import Model
 from vitlab.recipes.configs import ViTConfig
 from vitlab.recipes.preprocessing import Preprocessing
-from vitlab.weights import flax_rows, layouts
-from vitlab.weights.architecture import (
+from vitlab.weights.formats import flax_names, layouts
+from vitlab.weights.formats.architecture import (
     MOST_LAYERS,
     Known,
     has_class_row,
@@ -29,11 +29,11 @@ from vitlab.weights.architecture import (
     token_size,
     vit_config,
 )
-from vitlab.weights.exporting import Holds, check_holds, state_of
-from vitlab.weights.flax_rows import LINEN, ORIGINAL, PATCH_POSITIONS, POSITIONS, Row
-from vitlab.weights.naming import check_native_parts
+from vitlab.weights.formats.exporting import Holds, check_holds, state_of
+from vitlab.weights.formats.flax_names import LINEN, ORIGINAL, PATCH_POSITIONS, POSITIONS, Row
+from vitlab.weights.formats.naming import check_native_parts
 from vitlab.weights.plan import Part, Plan, Settings, as_is
-from vitlab.weights.tensors import Shape
+from vitlab.weights.readers.tensors import Shape
 
 log = logging.getLogger(__name__)
 
@@ -63,7 +63,7 @@ def plan(shapes: Mapping[str, Shape], settings: Settings) -> Plan:
     dropped = {name: "training state beside the parameters" for name in shapes if not name.startswith(prefix)}
     known = Known(settings.where, gelu="tanh", heads=_heads(shapes), asked=settings.image_size)
     if "resnet/root_block/standardized_conv2d/kernel" in names:
-        parts = _parts(flax_rows.resnet(_units(names, r"resnet/block(\d+)/unit(\d+)/.*")), names)
+        parts = _parts(flax_names.resnet(_units(names, r"resnet/block(\d+)/unit(\d+)/.*")), names)
         config = resnet_config(shapes_after(parts, shapes, settings.where), known)
         return Plan("a BiT checkpoint", config, parts, Preprocessing(), dropped)
     parts = _vit_parts(names, shapes, known)
@@ -86,13 +86,13 @@ def save(model: Model, path: Path) -> None:
         raise UserError(f"{path}: is a folder, flax is one file; give a name such as model.npz")
     config, state = model.config, state_of(model)
     if isinstance(config, ViTConfig):
-        rows = [*flax_rows.TOP, Row("pos_embed", (POSITIONS,))]
+        rows = [*flax_names.TOP, Row("pos_embed", (POSITIONS,))]
         for layer in range(config.layers):
-            rows += flax_rows.block(f"blocks.{layer}", f"{SCANNED}_{layer}", ORIGINAL)
-        rows += flax_rows.stem(config.resnet.blocks) if config.resnet else []
+            rows += flax_names.block(f"blocks.{layer}", f"{SCANNED}_{layer}", ORIGINAL)
+        rows += flax_names.stem(config.resnet.blocks) if config.resnet else []
         heads = config.heads
     else:
-        rows, heads = flax_rows.resnet(config.blocks), 0
+        rows, heads = flax_names.resnet(config.blocks), 0
     write_bytes(path, _npz(rows, state, heads))
 
 
@@ -132,11 +132,11 @@ def _parts(rows: Iterable[Row], names: Mapping[str, str]) -> dict[str, Part]:
 
 def _vit_parts(names: Mapping[str, str], shapes: Mapping[str, Shape], known: Known) -> dict[str, Part]:
     numbering = ORIGINAL if _is_original(names) else LINEN
-    rows = [*flax_rows.TOP, *flax_rows.stem(_units(names, r"block(\d+)/unit(\d+)/.*"))]
+    rows = [*flax_names.TOP, *flax_names.stem(_units(names, r"block(\d+)/unit(\d+)/.*"))]
     for layer in range(_largest(names, rf"{SCANNED}_(\d+)/.*") + 1):
-        rows += flax_rows.block(f"blocks.{layer}", f"{SCANNED}_{layer}", numbering)
+        rows += flax_names.block(f"blocks.{layer}", f"{SCANNED}_{layer}", numbering)
     parts = _parts(rows, names)
-    for row in flax_rows.block("blocks.{}", SCANNED, numbering):
+    for row in flax_names.block("blocks.{}", SCANNED, numbering):
         if all(name in names for name in row.theirs):
             parts |= _scanned(row, names, shapes)
     return parts | _positions(parts, names, shapes, known)

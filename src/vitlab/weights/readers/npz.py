@@ -12,8 +12,8 @@ import numpy as np
 import torch
 
 from vitlab.errors import UserError
-from vitlab.weights.tensors import Declared, TensorFile, as_float32, check_declared, check_expansion, shown
-from vitlab.weights.zips import entries_of
+from vitlab.weights.readers.tensors import Declared, TensorFile, as_float32, check_declared, check_expansion, shown
+from vitlab.weights.readers.zips import entries_of
 
 MAGIC = b"\x93NUMPY"
 # Bytes of the header's own length, by version of NumPy's array format.

@@ -10,7 +10,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 
 from vitlab.errors import UserError
-from vitlab.weights.tensors import (
+from vitlab.weights.readers.tensors import (
     MOST_ARRAYS,
     TORCH_TYPES,
     Declared,

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from vitlab.weights import layouts
+from vitlab.weights.formats import layouts
 from vitlab.weights.plan import as_is
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 
 from vitlab.errors import UserError
-from vitlab.weights.tensors import listed
+from vitlab.weights.readers.tensors import listed
 
 # What makes the outputs of a file's model different from those of the paper's, by a part of the names.
 FOREIGN = {

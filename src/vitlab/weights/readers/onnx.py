@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from vitlab.errors import UserError
-from vitlab.weights.tensors import (
+from vitlab.weights.readers.tensors import (
     MOST_ARRAYS,
     TORCH_TYPES,
     Declared,

@@ -9,7 +9,7 @@ from vitlab.errors import UserError
 from vitlab.recipes.configs import Gelu, ResNetConfig, ResNetStem, ViTConfig, height_and_width
 from vitlab.recipes.zoo import SIZES
 from vitlab.weights.plan import Part, Size
-from vitlab.weights.tensors import Shape
+from vitlab.weights.readers.tensors import Shape
 
 HEADS_OF_WIDTH = {hidden: heads for _, hidden, _, heads in SIZES.values()}
 USUAL_HEAD_WIDTH = 64

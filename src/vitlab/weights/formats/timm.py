@@ -13,8 +13,8 @@ from vitlab.files import write_json
 from vitlab.models.build import Model
 from vitlab.recipes.configs import Gelu, ModelConfig, ResNetConfig, ViTConfig
 from vitlab.recipes.preprocessing import Preprocessing
-from vitlab.weights import layouts, preprocessors
-from vitlab.weights.architecture import (
+from vitlab.weights.formats import layouts, preprocessors
+from vitlab.weights.formats.architecture import (
     Known,
     as_size,
     has_class_row,
@@ -23,11 +23,11 @@ from vitlab.weights.architecture import (
     token_size,
     vit_config,
 )
-from vitlab.weights.exporting import Holds, check_holds, state_of
-from vitlab.weights.folders import new_folder
-from vitlab.weights.naming import check_native_parts, prefix_before
+from vitlab.weights.formats.exporting import Holds, check_holds, state_of
+from vitlab.weights.formats.folders import new_folder
+from vitlab.weights.formats.naming import check_native_parts, prefix_before
 from vitlab.weights.plan import Part, Plan, Settings, as_is
-from vitlab.weights.tensors import Shape
+from vitlab.weights.readers.tensors import Shape
 
 log = logging.getLogger(__name__)
 
