@@ -1,16 +1,21 @@
-"""What every export does first: check that the format can hold the model, and fold what can be folded."""
+"""What exports share: checking that the format can hold the model, folding what can be folded, and writing."""
 
 import logging
-from collections.abc import Collection, Mapping
+import os
+import re
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
-import torch.nn.functional as F
+from safetensors import SafetensorError
 from torch import Tensor
 
 from vitlab.errors import UserError
+from vitlab.files import folder_aside, write_bytes
+from vitlab.models import positions
 from vitlab.models.build import Model
-from vitlab.models.positions import sincos_2d
 from vitlab.models.vit import VisionTransformer
 from vitlab.recipes.configs import Gelu, Head, ModelConfig, ViTConfig
 from vitlab.recipes.preprocessing import Preprocessing
@@ -18,10 +23,12 @@ from vitlab.recipes.preprocessing import Preprocessing
 log = logging.getLogger(__name__)
 
 ELSEWHERE = "save it as vitlab or onnx"
+MODEL_FILES = {"config.json", "model.safetensors", "preprocessor_config.json"}
+SYSTEM_ERROR = re.compile(r"\(os error (\d+)\)")  # how safetensors passes on an error of the operating system
 
 
 @dataclass(frozen=True)
-class Holds:
+class FormatLimits:
     """What a format has a place for.
 
     Attributes:
@@ -45,11 +52,11 @@ class Holds:
     preprocessing: Preprocessing | None = None
 
 
-def check_holds(model: Model, holds: Holds) -> None:
-    """Refuse a model that the format has no place for; log what its readers will have to be told.
+def check_limits(model: Model, holds: FormatLimits) -> None:
+    """Refuse a model that the format has no place for; log what its readers have to know.
 
     Raises:
-        UserError: names the part and a way out.
+        UserError: names what the format cannot hold, and an alternative.
     """
     lacking = _lacking(model.config, holds)
     if lacking:
@@ -58,12 +65,14 @@ def check_holds(model: Model, holds: Holds) -> None:
     if holds.norm_eps is not None and isinstance(config, ViTConfig) and config.norm_eps != holds.norm_eps:
         log.warning("%s readers use norm_eps=%g, this model has %g", holds.name, holds.norm_eps, config.norm_eps)
     if holds.preprocessing is not None:
-        told, own = holds.preprocessing, model.preprocessing
-        if (own.mean, own.std) != (told.mean, told.std):
-            log.warning("%s has no place for mean %s and std %s: tell who reads it", holds.name, own.mean, own.std)
+        assumed, own = holds.preprocessing, model.preprocessing
+        if (own.mean, own.std) != (assumed.mean, assumed.std):
+            log.warning(
+                "%s has no place for mean %s and std %s: pass them on with the file", holds.name, own.mean, own.std
+            )
 
 
-def _lacking(config: ModelConfig, holds: Holds) -> list[str]:
+def _lacking(config: ModelConfig, holds: FormatLimits) -> list[str]:
     found = [(config.num_classes == 0 and not holds.headless, "a model without a head")]
     if not isinstance(config, ViTConfig):
         found += [
@@ -74,7 +83,7 @@ def _lacking(config: ModelConfig, holds: Holds) -> list[str]:
     square = config.patch_hw[0] == config.patch_hw[1] and config.image_hw[0] == config.image_hw[1]
     found += [
         (config.axial, "an axial model"),
-        (config.position == "relative", "position='relative'"),
+        (positions.KINDS[config.position].by_distance, f"position='{config.position}'"),
         (config.position_at != "input", f"position_at='{config.position_at}'"),
         (config.head not in holds.heads, f"head='{config.head}'"),
         (config.gelu not in holds.gelus, f"gelu='{config.gelu}'"),
@@ -92,27 +101,73 @@ def state_of(model: Model) -> dict[str, Tensor]:
     """
     state = {name: tensor.detach().cpu() for name, tensor in model.state_dict().items()}
     if isinstance(model, VisionTransformer) and model.config.position != "learned":
-        for name in ("pos_embed_row", "pos_embed_column", "pos_embed_cls"):
-            state.pop(name, None)
-        state["pos_embed"] = _table(model)
+        for name in positions.table_shapes(model.config):
+            del state[name]
+        vectors_1ND = model.positions()
+        if vectors_1ND is None:
+            vectors_1ND = torch.zeros(1, model.config.tokens, model.config.hidden)
+        state["pos_embed"] = vectors_1ND.detach().cpu()
     return state
-
-
-def _table(model: VisionTransformer) -> Tensor:
-    config = model.config
-    if config.position == "learned2d":
-        rows, columns = config.grid
-        row_1RCE = model.pos_embed_row.detach()[:1, :, None].expand(-1, -1, columns, -1)
-        column_1RCE = model.pos_embed_column.detach()[:1, None].expand(-1, rows, -1, -1)
-        patches_1PD = torch.cat((column_1RCE, row_1RCE), dim=3).flatten(1, 2)
-        prefix = model.pos_embed_cls.detach()[:1] if config.prefix_tokens else patches_1PD[:, :0]
-        return torch.cat((prefix, patches_1PD), dim=1).cpu()
-    if config.position == "sincos2d":
-        return F.pad(sincos_2d(config.grid, config.hidden), (0, 0, config.prefix_tokens, 0))[None]
-    return torch.zeros(1, config.tokens, config.hidden)
 
 
 def class_names(model: Model) -> Mapping[int, str]:
     """Class names by index: the model's, or numbers."""
     names = model.classes or tuple(f"LABEL_{index}" for index in range(model.config.num_classes))
     return dict(enumerate(names))
+
+
+@contextmanager
+def new_folder(path: Path) -> Iterator[Path]:
+    """A folder to fill that becomes `path` once it is complete.
+
+    Raises:
+        UserError: `path` is a file, or a folder that holds more than a model, which would be lost; or it cannot be
+            written.
+    """
+    with _explained_errors(path):
+        if path.exists() and not path.is_dir():
+            raise UserError(f"{path}: is a file, the model needs a folder; give a new name")
+        if path.is_dir():
+            others = sorted(entry.name for entry in path.iterdir() if entry.name not in MODEL_FILES)
+            if others:
+                raise UserError(f"{path}: holds '{others[0]}' and would be replaced; give a new or empty folder")
+        with folder_aside(path.resolve()) as folder:
+            yield folder
+
+
+def write_file(path: Path, data: bytes, *, example: str) -> None:
+    """Write a model that is one file, completely or not at all.
+
+    Args:
+        path: where to.
+        data: the file's content.
+        example: a usual name for such a file, for the message.
+
+    Raises:
+        UserError: `path` is a folder, or cannot be written.
+    """
+    if path.is_dir():
+        raise UserError(f"{path}: is a folder, this format is one file; give a name such as {example}")
+    with _explained_errors(path):
+        write_bytes(path, data)
+
+
+@contextmanager
+def _explained_errors(path: Path) -> Iterator[None]:
+    """What the disk refuses inside, as one line for the user."""
+    try:
+        yield
+    except OSError as error:
+        raise _not_written(path, error.strerror or str(error)) from error
+    except SafetensorError as error:
+        number = SYSTEM_ERROR.search(str(error))
+        if number is None:
+            raise
+        raise _not_written(path, os.strerror(int(number[1]))) from error
+
+
+def _not_written(path: Path, reason: str) -> UserError:
+    return UserError(
+        f"cannot write the model to {path}: {reason}: free some space or make the folder writable, and run the command "
+        "again (training: with --resume)"
+    )
