@@ -110,6 +110,8 @@ def test_a_full_disk_at_the_very_end_is_one_line_and_mended_by_resume(tmp_path, 
         patched.setattr(native, "save_file", full)
         assert main([*QUICK, "--out", str(out)]) == 2
     line = capsys.readouterr().err.splitlines()[-1]
-    assert line.startswith(f"vitlab: cannot write the model to {out / 'model'}: No space left on device: make room")
+    assert line.startswith(
+        f"vitlab: cannot write the model to {out / 'model'}: No space left on device: free some space"
+    )
     assert main([*QUICK, "--out", str(out), "--resume"]) == 0
     load_model(out)

@@ -39,7 +39,7 @@ class Certificate:
         through: what ran it, such as "timm 1.0.31".
         images: how many images.
         difference: largest absolute difference between logits (features, for a model without a head).
-        largest: largest absolute logit of the model that went in, to judge the difference by.
+        largest: largest absolute logit of the model that went in, for comparison with the difference.
     """
 
     format: str
