@@ -42,6 +42,7 @@ bench: .venv/ready-dev
 	$(BIN)/python benchmarks/memory.py
 	$(BIN)/python benchmarks/inference.py
 	$(BIN)/python benchmarks/attention_memory.py
+	$(BIN)/python benchmarks/load_model.py
 	$(BIN)/python benchmarks/serving.py
 	$(BIN)/python benchmarks/lanes.py
 	$(BIN)/python benchmarks/fashion_mnist.py speed

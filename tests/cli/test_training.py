@@ -14,7 +14,7 @@ from vitlab.cli.main import main
 from vitlab.recipes import library
 from vitlab.recipes.schema import with_changes
 from vitlab.training.run_directory import read_metrics
-from vitlab.weights import native
+from vitlab.weights.formats import native
 
 QUICK = [
     "pretrain", "demo-upstream", "--device", "cpu", "--data", "digits", "--steps", "4", "--set=batch_size=32",
@@ -110,6 +110,8 @@ def test_a_full_disk_at_the_very_end_is_one_line_and_mended_by_resume(tmp_path, 
         patched.setattr(native, "save_file", full)
         assert main([*QUICK, "--out", str(out)]) == 2
     line = capsys.readouterr().err.splitlines()[-1]
-    assert line.startswith(f"vitlab: cannot write the model to {out / 'model'}: No space left on device: make room")
+    assert line.startswith(
+        f"vitlab: cannot write the model to {out / 'model'}: No space left on device: free some space"
+    )
     assert main([*QUICK, "--out", str(out), "--resume"]) == 0
     load_model(out)

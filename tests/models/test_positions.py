@@ -3,16 +3,18 @@
 import json
 import math
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pytest
 import torch
 from scipy.ndimage import zoom
 
-from vitlab.models import ResNetConfig, ViTConfig, create_model
+from vitlab.models import ResNetConfig, ViTConfig, create_model, positions
 from vitlab.models.build import build, resize_position_tensors
 from vitlab.models.layers import Attention
 from vitlab.models.positions import RelativePositions, resize_positions, sincos_2d
+from vitlab.recipes.configs import Position
 
 GOLDEN = json.loads((Path(__file__).parents[1] / "golden" / "position_interpolation.json").read_text())
 BASE = ViTConfig(8, 16, 3, 24, 4, image_size=(16, 24), num_classes=5)  # a grid of 2 x 3
@@ -203,3 +205,17 @@ def test_fewer_tokens_use_the_middle_of_the_table():
     relative = RelativePositions(7, 4)
     queries = torch.randn(1, 1, 7, 4)
     torch.testing.assert_close(relative(queries[:, :, :3]), relative(queries)[:, :, :3, :3])
+
+
+def test_every_kind_of_position_stands_in_the_table_and_makes_its_own_tables():
+    """Models, file formats and figures ask this table: a new kind is added there and nowhere else in these rooms."""
+    assert set(positions.KINDS) == set(get_args(Position))
+    for position, kind in positions.KINDS.items():
+        config = ViTConfig(8, hidden=16, layers=2, mlp=16, heads=2, image_size=(16, 24), position=position)
+        model = build(config)
+        own = {name: tuple(parameter.shape) for name, parameter in model.named_parameters(recurse=False)}
+        assert own == {"cls_token": (1, 1, 16)} | positions.table_shapes(config)
+        added = model.positions()
+        assert (added is None) == (kind.vectors is None)
+        assert added is None or added.shape == (1, config.tokens, 16)
+        assert kind.by_distance == any("relative" in name for name in model.state_dict())

@@ -66,5 +66,5 @@ def test_what_is_not_in_the_cache_is_one_clear_line_offline(tmp_path):
 
 @pytest.mark.parametrize("source", ["hf://", "hf://name", "hf://a/b/c", "hf://../../etc", "hf://a/b@", "hf://a b/c"])
 def test_what_is_no_id_is_told_so(source):
-    with pytest.raises(UserError, match="is no hub id; write hf://owner/name"):
+    with pytest.raises(UserError, match="is not a hub id; write hf://owner/name"):
         load_model(source)

@@ -6,7 +6,8 @@ import pytest
 from safetensors import SafetensorError
 
 from vitlab.errors import UserError
-from vitlab.weights import native, save_model
+from vitlab.weights import save_model
+from vitlab.weights.formats import native
 from weights.helpers import tiny
 
 
@@ -17,7 +18,7 @@ def test_a_disk_that_takes_no_more_is_one_line(format, tmp_path):
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, before[1]))
     try:
-        with pytest.raises(UserError, match="File too large: make room") as error:
+        with pytest.raises(UserError, match="File too large: free some space") as error:
             save_model(model, tmp_path / "model", format=format)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)

@@ -28,7 +28,7 @@ def convert(
     out: Annotated[Path, typer.Argument(metavar="OUT", help="A new file or folder.")],
     to: Annotated[str, typer.Option("--to", metavar="FORMAT", help=f"One of {', '.join(FORMATS)}.")],
     paths: Annotated[
-        Path | None, typer.Option("--images", metavar="PATH", help="Photos to compare on; bundled ones if not given.")
+        Path | None, typer.Option("--images", metavar="PATH", help="Photos to compare on; bundled ones by default.")
     ] = None,
     image_size: Annotated[int | None, typer.Option("--image-size", min=1, help="Resample to this resolution.")] = None,
     as_json: options.JsonOption = False,

@@ -1,4 +1,4 @@
-"""Where a Vision Transformer looks: attention maps, their reach, and their rollout (paper: section 4.5).
+"""Where a Vision Transformer attends: attention maps, their distance, and their rollout (paper: section 4.5).
 
 Training and evaluation use fused attention, which never forms the maps. Here they are computed a layer at a
 time, from the same tokens, so that memory does not grow with depth.
@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from vitlab.errors import UserError
 from vitlab.inspection.subject import attending, inspecting, placed
 from vitlab.models.layers import Block
+from vitlab.models.positions import raster
 from vitlab.models.vit import VisionTransformer
 
 ClassToken = Literal["drop", "renormalise"]
@@ -27,13 +28,13 @@ def attention_maps(
 ) -> Iterator[tuple[int, Tensor]]:
     """What every token attends to, layer by layer (paper: Eq. 6, softmax(q k^T / sqrt(D_h))).
 
-    Maps are computed when asked for, and none is kept here. Between two of them the model is in the mode the
+    Maps are computed when asked for, and not kept here. Between two of them the model is in the mode the
     caller left it in.
 
     Args:
         model: a Vision Transformer whose tokens attend to all tokens.
         images: normalised, (batch, 3, height, width).
-        layers: which ones, from 0; negative numbers count from the last. None is all.
+        layers: which ones, from 0; negative numbers count from the last. None: all.
 
     Returns:
         Iterator of (layer, maps), in rising order of layer; maps are (batch, heads, tokens, tokens), row i
@@ -125,11 +126,11 @@ def _rollout(vit: VisionTransformer, images_BCHW: Tensor, *, residual: bool) -> 
             mean_BNN = (mean_BNN + torch.eye(mean_BNN.shape[-1]).to(mean_BNN)) / 2
         rollout_BNN = mean_BNN if rollout_BNN is None else mean_BNN @ rollout_BNN
     assert rollout_BNN is not None, "a configuration has a layer at least"
-    return rollout_BNN[:, 0] if vit.prefix_tokens else rollout_BNN.mean(1)
+    return vit.pool(rollout_BNN)
 
 
 def _maps(vit: VisionTransformer, images_BCHW: Tensor, layers: frozenset[int]) -> Iterator[tuple[int, Tensor]]:
-    # The context is entered anew for every step, so that it never holds while the caller has control.
+    # The context is entered again for every step, so that it never holds while the caller has control.
     with inspecting(vit):
         tokens_BND = vit.embed(images_BCHW)
     last = max(layers, default=-1)
@@ -162,9 +163,7 @@ def _images_at_a_time(vit: VisionTransformer) -> int:
 
 def patch_distances(vit: VisionTransformer) -> Tensor:
     """Pixels of the input image between the centres of every two patches, (patches, patches)."""
-    rows, columns = vit.grid
     height, width = vit.config.token_hw
-    row_P = torch.arange(rows).repeat_interleave(columns) * height
-    column_P = torch.arange(columns).repeat(rows) * width
-    places_P2 = torch.stack((row_P, column_P), dim=1).float()
+    row_P, column_P = raster(vit.grid)
+    places_P2 = torch.stack((row_P * height, column_P * width), dim=1).float()
     return torch.cdist(places_P2, places_P2, compute_mode="donot_use_mm_for_euclid_dist")

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from vitlab.errors import UserError
 from vitlab.inspection.subject import NotApplicable, inspecting, transformer
-from vitlab.models.positions import sincos_2d
+from vitlab.models.positions import ADDED
 from vitlab.models.vit import VisionTransformer
 
 
@@ -46,8 +46,8 @@ def embedding_filters(model: nn.Module, components: int = 28) -> Tensor:
         largest_K1 = directions_KX.abs().argmax(1, keepdim=True)
         directions_KX = directions_KX * directions_KX.gather(1, largest_K1).sign()
         least_K1 = directions_KX.min(1, keepdim=True).values
-        spread_K1 = directions_KX.max(1, keepdim=True).values - least_K1
-        shown_KX = (directions_KX - least_K1) / spread_K1.clamp_min(1e-12)
+        range_K1 = directions_KX.max(1, keepdim=True).values - least_K1
+        shown_KX = (directions_KX - least_K1) / range_K1.clamp_min(1e-12)
     filters_KHWC: Tensor = shown_KX.float().reshape(components, *vit.config.patch_hw, 3)
     return filters_KHWC
 
@@ -75,24 +75,13 @@ def position_similarity(model: nn.Module) -> Tensor:
     """
     vit = transformer(model, "position similarity")
     with inspecting(vit):
-        positions_PD = _positions(vit).cpu().double()
+        positions_1ND = vit.positions()
+        if positions_1ND is None:
+            raise NotApplicable(
+                f"position similarity: a model with position='{vit.config.position}' has no position embeddings to "
+                f"compare; give one with position={' or '.join(repr(name) for name in ADDED)}"
+            )
+        positions_PD = positions_1ND[0, vit.prefix_tokens :].cpu().double()
         unit_PD = torch.nn.functional.normalize(positions_PD, dim=1, eps=1e-12)
         similarity_PP = (unit_PD @ unit_PD.T).clamp(-1, 1)
     return similarity_PP.float().reshape(*vit.grid, *vit.grid)
-
-
-def _positions(vit: VisionTransformer) -> Tensor:
-    """The patches' position embeddings in raster order, (patches, width)."""
-    rows, columns = vit.grid
-    if vit.config.position == "learned":
-        return vit.pos_embed[0, vit.prefix_tokens :]
-    if vit.config.position == "learned2d":
-        row_PE = vit.pos_embed_row[0].repeat_interleave(columns, dim=0)
-        column_PE = vit.pos_embed_column[0].repeat(rows, 1)
-        return torch.cat((column_PE, row_PE), dim=1)
-    if vit.config.position == "sincos2d":
-        return sincos_2d(vit.grid, vit.config.hidden)
-    raise NotApplicable(
-        f"position similarity: a model with position='{vit.config.position}' has no position "
-        "embeddings to compare; give one with position='learned', 'learned2d' or 'sincos2d'"
-    )

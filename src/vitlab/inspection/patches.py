@@ -8,6 +8,7 @@ from torch import nn
 
 from vitlab.errors import UserError
 from vitlab.inspection.subject import transformer
+from vitlab.models.positions import ADDED, KINDS
 from vitlab.recipes.configs import ViTConfig
 
 
@@ -87,13 +88,9 @@ def _to_tokens(config: ViTConfig) -> list[Step]:
     tokens = (config.tokens, config.hidden)
     if config.prefix_tokens:
         steps.append(Step("class token", tokens, "a learned token, which will gather the answer, is put in front"))
-    added = {
-        "learned": "a learned vector for every place is added",
-        "learned2d": "a learned vector for the column and one for the row are added",
-        "sincos2d": "a fixed vector of sines and cosines of the place is added",
-    }.get(config.position)
+    added = KINDS[config.position].meaning if config.position in ADDED else ""
     if added:
-        where = "" if config.position_at == "input" else ", anew before every layer"
+        where = "" if config.position_at == "input" else ", again before every layer"
         steps.append(Step("positions", tokens, added + where))
     return steps
 

@@ -11,12 +11,12 @@ from vitlab.models.vit import VisionTransformer
 
 
 class NotApplicable(UserError):
-    """What was asked makes no sense for this kind of model, such as attention maps of a ResNet."""
+    """The request does not apply to this kind of model, such as attention maps of a ResNet."""
 
 
 @contextmanager
 def inspecting(model: nn.Module) -> Iterator[None]:
-    """Evaluation mode and no gradients inside; afterwards every part is in the mode it was in.
+    """Evaluation mode and no gradients inside; afterwards every module is in the mode it was in.
 
     `no_grad`, not `inference_mode`: it costs the same here, and what comes out are ordinary tensors, which
     may be changed in place.
@@ -43,7 +43,7 @@ def transformer(model: nn.Module, what: str) -> VisionTransformer:
     """
     if isinstance(model, VisionTransformer):
         return model
-    raise NotApplicable(f"{what}: a {type(model).__name__} has none; give a Vision Transformer")
+    raise NotApplicable(f"{what}: not available for a {type(model).__name__}; give a Vision Transformer")
 
 
 def attending(model: nn.Module, what: str) -> VisionTransformer:
@@ -55,7 +55,7 @@ def attending(model: nn.Module, what: str) -> VisionTransformer:
     vit = transformer(model, what)
     if vit.config.axial:
         raise NotApplicable(
-            f"{what}: axial attention looks along rows and columns only, so there is no map from every "
+            f"{what}: axial attention acts along rows and columns only, so there is no map from every "
             "token to every token; give a model with axial=False"
         )
     return vit

@@ -14,7 +14,7 @@ from vitlab.models.positions import RelativePositions
 class AxialBlock(nn.Module):
     """One layer of the Axial-ViT: attention and MLP along rows, then attention and MLP along columns.
 
-    The paper does not say what becomes of the class token. Here there is none: the tokens are the grid and
+    The paper does not say what becomes of the class token. Here there is no such token: the tokens are the grid and
     nothing else, and the mean over all output tokens is classified.
 
     Args:
@@ -30,7 +30,7 @@ class AxialBlock(nn.Module):
         self.grid = grid
 
     def reset_parameters(self) -> None:
-        """Start all parts anew."""
+        """Initialise both layers again."""
         self.row.reset_parameters()
         self.column.reset_parameters()
 
@@ -50,15 +50,15 @@ class AxialBlock(nn.Module):
         Raises:
             UserError: always.
         """
-        raise UserError("an axial model has no attention between all tokens to look at: inspect a model without axial")
+        raise UserError("an axial model has no attention between all tokens: inspect a model with axial=False")
 
 
 class AxialAttention(nn.Module):
-    """What takes the place of a 3x3 convolution in the AxialResNet: attention along columns, then along rows.
+    """What replaces a 3x3 convolution in the AxialResNet: attention along columns, then along rows.
 
     Both have relative positions. The paper refers to Axial-DeepLab and leaves the rest open: the heads are 8,
     queries, keys and values are as wide as the map, distances act through the queries alone, and a stride is
-    an average pooling after the attention.
+    average pooling after the attention.
 
     Args:
         channels: of the map, in and out.
@@ -75,7 +75,7 @@ class AxialAttention(nn.Module):
         self.row = Attention(channels, heads, relative=RelativePositions(grid[1], head_width))
 
     def reset_parameters(self) -> None:
-        """Start both attentions anew."""
+        """Initialise both attentions again."""
         self.column.reset_parameters()
         self.row.reset_parameters()
 

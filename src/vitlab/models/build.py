@@ -15,6 +15,7 @@ from vitlab.recipes.configs import ModelConfig, ViTConfig
 from vitlab.recipes.zoo import configure
 
 __all__ = [
+    "HEAD_MODULES",
     "Model",
     "build",
     "class_names",
@@ -28,10 +29,12 @@ __all__ = [
 ]
 
 Model = VisionTransformer | ResNet
+# How the names of a head's arrays begin; fine-tuning replaces them, the representation layer too (paper: section 3.2).
+HEAD_MODULES = ("head.", "pre_logits.")
 
 
 def build(config: ModelConfig) -> Model:
-    """A new model of this configuration, started from torch's global random numbers."""
+    """A new model of this configuration, initialised from torch's global random numbers."""
     return VisionTransformer(config) if isinstance(config, ViTConfig) else ResNet(config)
 
 
@@ -42,14 +45,14 @@ def create_model(
     image_size: int | tuple[int, int] | None = None,
     **options: object,
 ) -> Model:
-    """A new model, started as in the paper from torch's global random numbers: seed them for the same start.
+    """A new model, initialised as in the paper from torch's global random numbers: seed them for the same weights.
 
     Args:
         model: a name, such as "ViT-B/16" (`vitlab.list_models()` has all), or a configuration.
         num_classes: outputs of the final linear layer; 1000 where a name is given, else the configuration's.
         image_size: of the input, an int or (height, width); 224 where a name is given, else the
             configuration's.
-        options: fields of the configuration to set otherwise, such as `dropout=0.1` or `position="sincos2d"`.
+        options: fields of the configuration to change, such as `dropout=0.1` or `position="sincos2d"`.
 
     Returns:
         The model, in training mode, on torch's default device.
@@ -63,7 +66,7 @@ def create_model(
 
 
 def replace_head(model: Model, num_classes: int) -> None:
-    """Throw away the whole head and attach a linear layer at zero (paper: section 3.2).
+    """Replace the complete head by a linear layer at zero (paper: section 3.2).
 
     The hidden tanh layer of a pretraining head goes too, and so do the class names.
 

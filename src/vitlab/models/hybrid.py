@@ -67,18 +67,18 @@ class PostUnit(nn.Module):
         self.norm3 = nn.GroupNorm(GROUPS, 4 * width, eps=NORM_EPS)
         self.downsample: nn.Sequential | None = None
         if stride != 1 or inputs != 4 * width:
-            parts = OrderedDict[str, nn.Module](
+            layers = OrderedDict[str, nn.Module](
                 conv=SameConv2d(inputs, 4 * width, 1, stride),
                 norm=nn.GroupNorm(GROUPS, 4 * width, eps=NORM_EPS),
             )
-            self.downsample = nn.Sequential(parts)
+            self.downsample = nn.Sequential(layers)
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Start all parts anew; the last norm's scale at zero, so that the branch starts silent."""
-        for part in self.modules():
-            if isinstance(part, SameConv2d | nn.GroupNorm):
-                part.reset_parameters()
+        """Initialise all layers again; the last norm's scale at zero, so that the branch adds nothing at first."""
+        for layer in self.modules():
+            if isinstance(layer, SameConv2d | nn.GroupNorm):
+                layer.reset_parameters()
         nn.init.zeros_(self.norm3.weight)
 
     def forward(self, map_BCHW: Tensor) -> Tensor:
@@ -112,7 +112,7 @@ class Backbone(nn.Module):
         self.stages = nn.Sequential(*stages)
 
     def reset_parameters(self) -> None:
-        """Start all parts anew."""
+        """Initialise all layers again."""
         for part in self.stem:
             assert isinstance(part, SameConv2d | nn.GroupNorm)
             part.reset_parameters()

@@ -1,6 +1,6 @@
-"""The parts of every encoder: attention, MLP, block, and how they start.
+"""The layers of every encoder: attention, MLP, block, and how they are initialised.
 
-Shapes: B batch, N tokens, Q tokens that ask, D width, H heads, E width of one head.
+Shapes: B batch, N tokens, Q query tokens, D width, H heads, E width of one head.
 """
 
 import math
@@ -25,7 +25,7 @@ def check_image_size(images_BCHW: Tensor, image_hw: tuple[int, int]) -> None:
 
 
 def empty_linear(inputs: int, outputs: int) -> nn.Linear:
-    """A linear layer whose values are still to be set: torch's own start would be thrown away."""
+    """A linear layer whose values are still to be set: torch's own initialisation would be overwritten."""
     layer = nn.Linear(inputs, outputs, device="meta")
     return layer.to_empty(device=torch.get_default_device())
 
@@ -102,7 +102,7 @@ class Attention(nn.Module):
         return out_BND
 
     def _of_first(self, tokens_BND: Tensor, queries: int) -> Tensor:
-        """Q: the first tokens, which alone ask; all are asked. Without relative positions."""
+        """Queries of the first Q tokens only; keys and values of all. Without relative positions."""
         assert self.relative is None
         width = tokens_BND.shape[-1]
         q_BQD = F.linear(tokens_BND[:, :queries], self.qkv.weight[:width], self.qkv.bias[:width])
@@ -114,7 +114,7 @@ class Attention(nn.Module):
         return out_BQD
 
     def probabilities(self, tokens_BND: Tensor) -> Tensor:
-        """What every token (row) attends to (column): (batch, heads, tokens, tokens), at least in float32."""
+        """How much every token (row) attends to each (column): (batch, heads, tokens, tokens), at least in float32."""
         q_BHNE, k_BHNE, _ = self._queries_keys_values(tokens_BND)
         logits_BHNN = (q_BHNE / math.sqrt(q_BHNE.shape[-1])) @ k_BHNE.transpose(-2, -1)
         if self.relative is not None:
@@ -179,7 +179,7 @@ class Block(nn.Module):
         self.mlp = MLP(width, mlp, gelu, dropout)
 
     def reset_parameters(self) -> None:
-        """Start all parts anew."""
+        """Initialise all layers again."""
         for part in (self.norm1, self.attn, self.norm2, self.mlp):
             part.reset_parameters()
 

@@ -1,19 +1,30 @@
 """How tokens learn of their place: the variants of the paper's App. D.4, and other grids.
 
+A kind of position embedding is one entry of `KINDS`; what model, file formats and figures need to know of it, they ask
+here.
+
 Shapes: B batch, N tokens, P patches, D width, H heads, E width of one head, T tables, Q a quarter of the width; R rows
-and C columns of a grid.
+and C columns of a grid; S tokens with a place along one table.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vitlab.recipes.configs import ModelConfig, ViTConfig
+from vitlab.recipes.configs import ModelConfig, Position, ViTConfig
 
 DEVIATION = 0.02  # of every learned table
+
+
+def raster(grid: tuple[int, int], device: torch.device | None = None) -> tuple[Tensor, Tensor]:
+    """The row and the column of every patch in raster order, each (rows * columns)."""
+    rows, columns = grid
+    row_P = torch.arange(rows, device=device).repeat_interleave(columns)
+    return row_P, torch.arange(columns, device=device).repeat(rows)
 
 
 def sincos_2d(grid: tuple[int, int], width: int, device: torch.device | None = None) -> Tensor:
@@ -22,12 +33,11 @@ def sincos_2d(grid: tuple[int, int], width: int, device: torch.device | None = N
     Returns:
         (rows * columns, width) in float32, in raster order.
     """
-    rows, columns = grid
     quarter = width // 4
     steps_Q = torch.arange(quarter, device=device, dtype=torch.float32)
     frequencies_Q = torch.exp(steps_Q * (-math.log(10_000) / max(1, quarter - 1)))
-    y_PQ = torch.arange(rows, device=device).repeat_interleave(columns)[:, None] * frequencies_Q
-    x_PQ = torch.arange(columns, device=device).repeat(rows)[:, None] * frequencies_Q
+    row_P, column_P = raster(grid, device)
+    y_PQ, x_PQ = row_P[:, None] * frequencies_Q, column_P[:, None] * frequencies_Q
     return torch.cat((x_PQ.sin(), x_PQ.cos(), y_PQ.sin(), y_PQ.cos()), dim=1)
 
 
@@ -82,7 +92,7 @@ def resize_positions(
     """Tables of learned positions for another grid of patches (paper: section 3.2).
 
     The original's rule: an order-1 zoom whose corners stay in place, which is bilinear interpolation with
-    aligned corners. The class token's vector is kept as it is.
+    aligned corners. The class token's vector does not change.
 
     Args:
         pos_embed_TND: (tables, prefix_tokens + rows * columns, width).
@@ -105,6 +115,125 @@ def resize_positions(
 
 def _resize_line(table_TND: Tensor, length: int) -> Tensor:
     return resize_positions(table_TND, (table_TND.shape[1], 1), (length, 1), 0)
+
+
+Tables = Mapping[str, Tensor]
+
+
+@dataclass(frozen=True)
+class TableKind:
+    """One learned table of a model: (T, S, X), T being 1, or the number of layers with a table each.
+
+    Attributes:
+        shape: S and X for a configuration.
+        resize: the table for another configuration, from the table, its own configuration and the wanted one.
+    """
+
+    shape: Callable[[ViTConfig], tuple[int, int]]
+    resize: Callable[[Tensor, ViTConfig, ViTConfig], Tensor]
+
+
+@dataclass(frozen=True)
+class PositionKind:
+    """A kind of position embedding.
+
+    Attributes:
+        meaning: what is done with it, for people; empty where nothing is.
+        tables: its learned tables, by their names in the model.
+        vectors: from a configuration, its tables, the number of the table and a device to what is added to the tokens,
+            (tokens, width); None where nothing is added to tokens.
+        by_distance: whether it acts on attention's logits, through `RelativePositions`.
+    """
+
+    meaning: str = ""
+    tables: Mapping[str, TableKind] = field(default_factory=dict)
+    vectors: Callable[[ViTConfig, Tables, int, torch.device], Tensor] | None = None
+    by_distance: bool = False
+
+    @property
+    def is_learned(self) -> bool:
+        """Whether what is added to the tokens was learned."""
+        return bool(self.tables)
+
+
+def _resize_grid(table_TND: Tensor, old: ViTConfig, new: ViTConfig) -> Tensor:
+    return resize_positions(table_TND, old.grid, new.grid, new.prefix_tokens)
+
+
+def _learned(config: ViTConfig, tables: Tables, number: int, device: torch.device) -> Tensor:
+    return tables["pos_embed"][number]
+
+
+def _learned_2d(config: ViTConfig, tables: Tables, number: int, device: torch.device) -> Tensor:
+    """Half the width encodes x, the other half y; the class token has a vector of its own."""
+    rows, columns = config.grid
+    row_RCX = tables["pos_embed_row"][number, :, None].expand(-1, columns, -1)
+    column_RCX = tables["pos_embed_column"][number, None].expand(rows, -1, -1)
+    patches_PD = torch.cat((column_RCX, row_RCX), dim=2).flatten(0, 1)
+    return torch.cat((tables["pos_embed_cls"][number], patches_PD)) if config.prefix_tokens else patches_PD
+
+
+def _fixed_2d(config: ViTConfig, tables: Tables, number: int, device: torch.device) -> Tensor:
+    return F.pad(sincos_2d(config.grid, config.hidden, device), (0, 0, config.prefix_tokens, 0))
+
+
+KINDS: Mapping[Position, PositionKind] = {
+    "none": PositionKind(),
+    "learned": PositionKind(
+        "a learned vector for every place is added",
+        {"pos_embed": TableKind(lambda config: (config.tokens, config.hidden), _resize_grid)},
+        _learned,
+    ),
+    "learned2d": PositionKind(
+        "a learned vector for the column and one for the row are added",
+        {
+            "pos_embed_row": TableKind(
+                lambda config: (config.grid[0], config.hidden // 2),
+                lambda table_TRX, old, new: _resize_line(table_TRX, new.grid[0]),
+            ),
+            "pos_embed_column": TableKind(
+                lambda config: (config.grid[1], config.hidden // 2),
+                lambda table_TCX, old, new: _resize_line(table_TCX, new.grid[1]),
+            ),
+            "pos_embed_cls": TableKind(
+                lambda config: (config.prefix_tokens, config.hidden), lambda table_TND, old, new: table_TND
+            ),
+        },
+        _learned_2d,
+    ),
+    "sincos2d": PositionKind("a fixed vector of sines and cosines of the place is added", vectors=_fixed_2d),
+    "relative": PositionKind("attention adds a learned term for every distance", by_distance=True),
+}
+ADDED = tuple(name for name, kind in KINDS.items() if kind.vectors is not None)
+
+
+def table_shapes(config: ViTConfig) -> dict[str, tuple[int, int, int]]:
+    """The shapes of a model's learned tables, (T, S, X), by their names; tables without a token are left out."""
+    count = config.layers if config.position_at == "every_layer" else 1
+    shapes = {name: (count, *table.shape(config)) for name, table in KINDS[config.position].tables.items()}
+    return {name: shape for name, shape in shapes.items() if shape[1]}
+
+
+def position_vectors(config: ViTConfig, tables: Tables, layer: int, device: torch.device) -> Tensor | None:
+    """What is added to the tokens before a layer, (1, tokens, width); None where nothing is.
+
+    Args:
+        config: of the model.
+        tables: the model's learned tables, as `table_shapes` names them.
+        layer: which one, from 0.
+        device: where fixed vectors are made.
+    """
+    vectors = KINDS[config.position].vectors
+    number = layer if config.position_at == "every_layer" else 0
+    return None if vectors is None else vectors(config, tables, number, device)[None]
+
+
+def relative_positions(config: ViTConfig) -> RelativePositions | None:
+    """A layer's own relative positions; None where the kind acts on tokens."""
+    if not KINDS[config.position].by_distance:
+        return None
+    rows, columns = config.grid
+    return RelativePositions(rows * columns, config.hidden // config.heads, config.prefix_tokens)
 
 
 def _places(name: str, config: ModelConfig) -> int:
@@ -137,11 +266,7 @@ def resize_position_tensors(
             line = _resize_line(tensor[None, :offsets], 2 * _places(name, to_config) - 1)[0]
             resized[name] = torch.cat((line, tensor[offsets:]))
         elif isinstance(from_config, ViTConfig) and isinstance(to_config, ViTConfig):
-            if name == "pos_embed":
-                prefix = to_config.prefix_tokens
-                resized[name] = resize_positions(tensor, from_config.grid, to_config.grid, prefix)
-            elif name == "pos_embed_row":
-                resized[name] = _resize_line(tensor, to_config.grid[0])
-            elif name == "pos_embed_column":
-                resized[name] = _resize_line(tensor, to_config.grid[1])
+            table = KINDS[from_config.position].tables.get(name)
+            if table is not None:
+                resized[name] = table.resize(tensor, from_config, to_config)
     return resized

@@ -1,8 +1,7 @@
 """The BiT ResNet: pre-activation, group norms, standardised kernels (paper: section 4.1; arXiv 1912.11370).
 
-Shapes: B batch, C channels, H W height and width of images and maps, D feature width, K classes, O I output
-    and input
-channels of a kernel.
+Shapes: B batch, C channels, H W height and width of images and maps, D feature width, K classes, O I output and
+input channels of a kernel.
 """
 
 import dataclasses
@@ -55,7 +54,7 @@ class Unit(nn.Module):
         inputs: channels in.
         width: channels inside; four times as many go out.
         stride: of the 3x3 convolution.
-        spatial: what stands for the 3x3 convolution; None for the convolution itself.
+        spatial: what replaces the 3x3 convolution; None keeps the convolution.
     """
 
     def __init__(self, inputs: int, width: int, stride: int, spatial: AxialAttention | None = None) -> None:
@@ -138,7 +137,7 @@ class ResNet(nn.Module):
         self.head = Head(config.feature_width, config.num_classes)
 
     def reset_parameters(self) -> None:
-        """Start the whole model anew, for one that was built on the meta device and then given memory."""
+        """Initialise all weights again, for a model that was built on the meta device and then given memory."""
         for module in self.modules():
             if isinstance(module, StandardisedConv2d | nn.GroupNorm | AxialAttention | Head):
                 module.reset_parameters()

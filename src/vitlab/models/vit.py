@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from vitlab.models.axial import AxialBlock
 from vitlab.models.hybrid import Backbone
 from vitlab.models.layers import Block, check_image_size, empty_linear, lecun_normal_
-from vitlab.models.positions import DEVIATION, RelativePositions, sincos_2d
+from vitlab.models.positions import DEVIATION, position_vectors, relative_positions, table_shapes
 from vitlab.recipes.configs import ViTConfig
 from vitlab.recipes.preprocessing import Preprocessing
 
@@ -34,7 +34,7 @@ class PatchEmbed(nn.Module):
         nn.init.zeros_(self.proj.bias)
 
     def reset_parameters(self) -> None:
-        """Start the projection (truncated normal of variance 1 / fan-in, zero bias) and the stem anew."""
+        """Initialise the projection (truncated normal of variance 1 / fan-in, zero bias) and the stem again."""
         self._reset_projection()
         if self.backbone is not None:
             self.backbone.reset_parameters()
@@ -57,10 +57,6 @@ class PatchEmbed(nn.Module):
 
 
 def _plain_block(config: ViTConfig, layer: int) -> Block:
-    relative = None
-    if config.position == "relative":
-        rows, columns = config.grid
-        relative = RelativePositions(rows * columns, config.hidden // config.heads, config.prefix_tokens)
     return Block(
         config.hidden,
         config.mlp,
@@ -69,7 +65,7 @@ def _plain_block(config: ViTConfig, layer: int) -> Block:
         dropout=config.dropout,
         drop_path=config.drop_path * layer / max(1, config.layers - 1),
         norm_eps=config.norm_eps,
-        relative=relative,
+        relative=relative_positions(config),
     )
 
 
@@ -80,7 +76,7 @@ def _encoder_block(config: ViTConfig, layer: int) -> Block | AxialBlock:
 
 
 def _head_layers(config: ViTConfig) -> tuple[nn.Module, nn.Module]:
-    """The hidden layer and the final one; each may be missing."""
+    """The hidden layer and the final one; either may be missing."""
     hidden = empty_linear(config.hidden, config.representation) if config.representation else nn.Identity()
     final = empty_linear(config.feature_width, config.num_classes) if config.num_classes else nn.Identity()
     return hidden, final
@@ -112,9 +108,10 @@ class VisionTransformer(nn.Module):
         self.classes: tuple[str, ...] | None = None
         self.prefix_tokens = config.prefix_tokens
         self.grid = config.grid
-        if config.head == "token":
+        if config.prefix_tokens:
             self.cls_token = nn.Parameter(torch.empty(1, 1, config.hidden))
-        self._build_positions()
+        for name, shape in table_shapes(config).items():
+            self.register_parameter(name, nn.Parameter(torch.empty(shape)))
         self.patch_embed = PatchEmbed(config)
         self.dropout = nn.Dropout(config.dropout)
         self.blocks = nn.ModuleList(_encoder_block(config, layer) for layer in range(config.layers))
@@ -122,17 +119,6 @@ class VisionTransformer(nn.Module):
         self.pre_logits, self.head = _head_layers(config)
         self._reset_tokens()
         self._reset_head_layers()
-
-    def _build_positions(self) -> None:
-        config = self.config
-        tables = config.layers if config.position_at == "every_layer" else 1
-        if config.position == "learned":
-            self.pos_embed = nn.Parameter(torch.empty(tables, config.tokens, config.hidden))
-        elif config.position == "learned2d":
-            self.pos_embed_row = nn.Parameter(torch.empty(tables, config.grid[0], config.hidden // 2))
-            self.pos_embed_column = nn.Parameter(torch.empty(tables, config.grid[1], config.hidden // 2))
-            if config.head == "token":
-                self.pos_embed_cls = nn.Parameter(torch.empty(tables, 1, config.hidden))
 
     def _reset_tokens(self) -> None:
         """The class token at zero, tables of positions normal."""
@@ -152,7 +138,7 @@ class VisionTransformer(nn.Module):
             nn.init.zeros_(self.head.bias)
 
     def reset_parameters(self) -> None:
-        """Start the whole model anew, for one that was built on the meta device and then given memory."""
+        """Initialise all weights again, for a model that was built on the meta device and then given memory."""
         self._reset_tokens()
         self.patch_embed.reset_parameters()
         for block in self.blocks:
@@ -162,32 +148,17 @@ class VisionTransformer(nn.Module):
         self._reset_head_layers()
 
     def reset_head(self, num_classes: int) -> None:
-        """Throw the head away, hidden layer included, for a linear layer at zero (paper: section 3.2)."""
+        """Replace the head, hidden layer included, by a linear layer at zero (paper: section 3.2)."""
         self.config = dataclasses.replace(self.config, num_classes=num_classes, representation=None)
         self.pre_logits, self.head = _head_layers(self.config)
         self.head.to(self.norm.weight.device, self.norm.weight.dtype)
         self._reset_head_layers()
         self.classes = None
 
-    def _positions(self, layer: int) -> Tensor | None:
-        """Table of positions to be added before a layer, (1, tokens, width); None where there is none."""
-        config = self.config
-        table = layer if config.position_at == "every_layer" else 0
-        if config.position == "learned":
-            return self.pos_embed[table : table + 1]
-        if config.position == "learned2d":
-            rows, columns = config.grid
-            row_rcX = self.pos_embed_row[table, :, None].expand(-1, columns, -1)
-            column_rcX = self.pos_embed_column[table, None].expand(rows, -1, -1)
-            # Half the width tells x, the other half y.
-            positions_ND = torch.cat((column_rcX, row_rcX), dim=2).flatten(0, 1)
-            if config.head == "token":
-                positions_ND = torch.cat((self.pos_embed_cls[table], positions_ND))
-            return positions_ND[None]
-        if config.position == "sincos2d":
-            patches_PD = sincos_2d(config.grid, config.hidden, self.norm.weight.device)
-            return F.pad(patches_PD, (0, 0, config.prefix_tokens, 0))[None]
-        return None
+    def positions(self, layer: int = 0) -> Tensor | None:
+        """What is added to the tokens before a layer, (1, tokens, width); None where nothing is (paper: App. D.4)."""
+        tables = {name: getattr(self, name) for name in table_shapes(self.config)}
+        return position_vectors(self.config, tables, layer, self.norm.weight.device)
 
     def embed(self, images_BCHW: Tensor) -> Tensor:
         """The encoder's input (paper: Eq. 1): class token, patches, positions, dropout.
@@ -207,7 +178,7 @@ class VisionTransformer(nn.Module):
     def arrange(self, patches_BPD: Tensor) -> Tensor:
         """Patch embeddings as the encoder's input: all of `embed` that comes after the projection."""
         tokens_BND = patches_BPD
-        if self.config.head == "token":
+        if self.prefix_tokens:
             cls_B1D = self.cls_token.to(tokens_BND.dtype).expand(tokens_BND.shape[0], -1, -1)
             tokens_BND = torch.cat((cls_B1D, tokens_BND), dim=1)
         if self.config.position_at == "input":
@@ -216,7 +187,7 @@ class VisionTransformer(nn.Module):
         return dropped_BND
 
     def _add_positions(self, layer: int, tokens_BND: Tensor) -> Tensor:
-        positions_1ND = self._positions(layer)
+        positions_1ND = self.positions(layer)
         return tokens_BND if positions_1ND is None else tokens_BND + positions_1ND.to(tokens_BND.dtype)
 
     def layer_input(self, layer: int, tokens_BND: Tensor) -> Tensor:
@@ -226,9 +197,9 @@ class VisionTransformer(nn.Module):
     def encode(self, tokens_BND: Tensor, *, class_token_only: bool = False) -> Tensor:
         """All blocks, and the final norm on all tokens (paper: Eq. 2 to 4), (batch, tokens, width).
 
-        Of the last block's output the head sees the class token only. `class_token_only` leaves the others out there,
-        where the block can: the same numbers for a twelfth to a thirtieth less work. The result is (batch, 1, width)
-        then, or all tokens.
+        The head sees only the class token of the last block's output. With `class_token_only` that block leaves the
+        other tokens out, where it can: the same numbers for a twelfth to a thirtieth less work. The result is then
+        (batch, 1, width), or all tokens.
         """
         *but_last, last = self.blocks
         for layer, block in enumerate(but_last):
@@ -239,14 +210,22 @@ class VisionTransformer(nn.Module):
         normed_BND: Tensor = self.norm(tokens_BND)
         return normed_BND
 
+    def pool(self, tokens_BNX: Tensor) -> Tensor:
+        """What stands for the image, (batch, X): the class token's row, or the mean of all rows without one."""
+        return tokens_BNX[:, 0] if self.prefix_tokens else tokens_BNX.mean(dim=1)
+
+    def represent(self, tokens_BND: Tensor) -> Tensor:
+        """From encoded tokens to what the final linear layer sees: pooled, through the hidden tanh layer, if any."""
+        pooled_BD = self.pool(tokens_BND)
+        return torch.tanh(self.pre_logits(pooled_BD)) if self.config.representation else pooled_BD
+
     def features(self, images_BCHW: Tensor) -> Tensor:
         """What the final linear layer sees, (batch, feature width): after the hidden tanh layer, if any."""
-        by_token = self.config.head == "token"
-        tokens_BND = self.encode(self.embed(images_BCHW), class_token_only=by_token)
-        pooled_BD = tokens_BND[:, 0] if by_token else tokens_BND.mean(dim=1)
-        return torch.tanh(self.pre_logits(pooled_BD)) if self.config.representation else pooled_BD
+        return self.represent(self.encode(self.embed(images_BCHW), class_token_only=self.prefix_tokens > 0))
 
     def forward(self, images_BCHW: Tensor) -> Tensor:
         """Logits, (batch, classes), of normalised images, (batch, 3, height, width)."""
-        logits_BK: Tensor = self.head(self.features(images_BCHW))
+        tokens_BND = self.embed(images_BCHW)  # Eq. 1
+        tokens_BND = self.encode(tokens_BND, class_token_only=self.prefix_tokens > 0)  # Eq. 2 to 4
+        logits_BK: Tensor = self.head(self.represent(tokens_BND))
         return logits_BK

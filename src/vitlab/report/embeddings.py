@@ -14,6 +14,7 @@ from vitlab.inspection import embedding_filters, position_similarity
 from vitlab.inspection.embeddings import available_components
 from vitlab.inspection.subject import transformer
 from vitlab.models.build import Model
+from vitlab.models.positions import KINDS
 from vitlab.report.canvas import FONT, INK, MARGIN, WIDTH, Drawing, add_axes, add_picture, evenly_spaced, new_figure
 
 MOST_TILES = 16  # of position similarity, along a side
@@ -61,7 +62,7 @@ def draw_positions(model: Model) -> Drawing:
     similarity_rcRC = position_similarity(model).numpy()
     vit = transformer(model, "position similarity")
     rows, columns = (evenly_spaced(count, MOST_TILES) for count in vit.grid)
-    learned = vit.config.position != "sincos2d"
+    learned = KINDS[vit.config.position].is_learned
     origin = "Learned" if learned else "Fixed"
     meaning = "the model has learned the two dimensions of an image" if learned else "they are constructed that way"
     return Drawing(

@@ -4,7 +4,6 @@ from collections.abc import Generator, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import replace
 
-from vitlab import weights
 from vitlab.data import loader
 from vitlab.data.augmentation.mixing import check_ranks
 from vitlab.data.in_memory import fit_in_memory
@@ -30,6 +29,7 @@ from vitlab.training.state import start
 from vitlab.training.step import StepResult, set_learning_rate, update
 from vitlab.training.thread_replicas import thread_replicas_of
 from vitlab.training.validation import Hook, is_over, validate
+from vitlab.weights.formats import native
 
 __all__ = ["Hook", "Trainer", "TrainingFailed"]
 
@@ -239,7 +239,7 @@ class Trainer:
             checkpoint.load_step(self._run.checkpoints, state.progress.best_step, state)
         finished = parallel.gather_into_model(self._replica, state.kept_weights(), runtime) or self._model
         if runtime.is_first:
-            weights.save_model(finished, self._run.model)
+            native.save(finished, self._run.model)
         return finished
 
 

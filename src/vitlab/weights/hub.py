@@ -7,7 +7,7 @@ from vitlab.errors import UserError
 
 PREFIX = "hf://"
 ID = re.compile(r"hf://([\w.-]+/[\w.-]+)(?:@([\w./-]+))?")
-# Settings and safetensors first; the others only where a repository has no safetensors.
+# SourceSettings and safetensors first; the others only where a repository has no safetensors.
 WANTED = ["config.json", "preprocessor_config.json", "*.safetensors", "*.safetensors.index.json"]
 OTHERWISE = ["pytorch_model.bin", "pytorch_model*.bin", "pytorch_model.bin.index.json", "*.npz"]
 
@@ -18,7 +18,7 @@ def is_id(source: str) -> bool:
 
 
 def download(source: str) -> Path:
-    """The folder of a hub repository's weights, from the cache where they are there.
+    """The folder of a hub repository's weights, from the cache where possible.
 
     Args:
         source: hf://owner/name, or hf://owner/name@revision.
@@ -28,7 +28,7 @@ def download(source: str) -> Path:
     """
     match = ID.fullmatch(source)
     if match is None:
-        raise UserError(f"{source}: is no hub id; write hf://owner/name or hf://owner/name@revision")
+        raise UserError(f"{source}: is not a hub id; write hf://owner/name or hf://owner/name@revision")
     try:
         import huggingface_hub
         from huggingface_hub.errors import HfHubHTTPError

@@ -18,8 +18,8 @@ from torch import Tensor
 from vitlab.errors import UserError
 from vitlab.models.build import Model
 from vitlab.recipes.configs import ResNetConfig, ViTConfig
+from vitlab.weights.formats.onnx import INPUT, OUTPUT
 from vitlab.weights.load import load_model
-from vitlab.weights.onnx import INPUT, OUTPUT
 
 LIBRARIES: Mapping[str, str] = {
     "timm": "timm",
@@ -39,7 +39,7 @@ class Certificate:
         through: what ran it, such as "timm 1.0.31".
         images: how many images.
         difference: largest absolute difference between logits (features, for a model without a head).
-        largest: largest absolute logit of the model that went in, to judge the difference by.
+        largest: largest absolute logit of the model that went in, for comparison with the difference.
     """
 
     format: str

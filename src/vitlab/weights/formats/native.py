@@ -12,21 +12,21 @@ from vitlab.files import write_json
 from vitlab.models.build import Model
 from vitlab.recipes.configs import ModelConfig, ResNetConfig, ViTConfig
 from vitlab.recipes.preprocessing import Preprocessing
-from vitlab.weights.folders import new_folder
-from vitlab.weights.plan import Plan, Settings, copies
-from vitlab.weights.tensors import Shape
+from vitlab.weights.formats.exporting import new_folder
+from vitlab.weights.plan import ArraySource, LoadPlan, SourceSettings
+from vitlab.weights.readers.tensors import Shape
 
 FORMAT = "vitlab"
 VERSION = 1
 KINDS: Mapping[str, type[ModelConfig]] = {"vit": ViTConfig, "resnet": ResNetConfig}
 
 
-def recognise(settings: Settings) -> bool:
+def recognise(settings: SourceSettings) -> bool:
     """Whether config.json is vitlab's."""
     return settings.config.get("format") == FORMAT
 
 
-def plan(shapes: Mapping[str, Shape], settings: Settings) -> Plan:
+def plan(shapes: Mapping[str, Shape], settings: SourceSettings) -> LoadPlan:
     """The model that config.json describes; every array keeps its name.
 
     Raises:
@@ -43,7 +43,8 @@ def plan(shapes: Mapping[str, Shape], settings: Settings) -> Plan:
     config = _value(KINDS[kind], settings.config.get("config"), settings.where, "config")
     preprocessing = _value(Preprocessing, settings.config.get("preprocessing"), settings.where, "preprocessing")
     classes = _value(tuple[str, ...] | None, settings.config.get("classes"), settings.where, "classes")
-    return Plan("vitlab folder", config, copies(shapes), preprocessing, classes=classes)
+    unchanged = {name: ArraySource((name,)) for name in shapes}
+    return LoadPlan("vitlab's own format", config, unchanged, preprocessing, classes=classes)
 
 
 def description_of(model: Model) -> dict[str, object]:
@@ -60,10 +61,10 @@ def description_of(model: Model) -> dict[str, object]:
 
 
 def save(model: Model, path: Path) -> None:
-    """Write the folder, whole or not at all.
+    """Write the folder completely, or not at all.
 
     Raises:
-        UserError: `path` holds something else than a model.
+        UserError: `path` holds something other than a model, or cannot be written.
     """
     state = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
     with new_folder(path) as folder:
@@ -79,4 +80,4 @@ def _value(kind: Any, value: object, where: str, key: str) -> Any:
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join([key, *(str(step) for step in first["loc"])])
-        raise UserError(f"{where}: config.json has a wrong {place}: {first['msg']}") from error
+        raise UserError(f"{where}: config.json has an invalid {place}: {first['msg']}") from error

@@ -57,13 +57,13 @@ def out_weight_to_flax(weight_DD: Tensor, heads: int) -> Tensor:
     return weight_DD.mT.reshape(heads, -1, weight_DD.shape[0])
 
 
-def stacked(*parts: Tensor) -> Tensor:
+def stacked(*sources: Tensor) -> Tensor:
     """Query, key and value of a format that keeps them apart, in this order, as one array."""
-    return torch.cat(parts)
+    return torch.cat(sources)
 
 
 def without_class_row(positions_1PD: Tensor) -> Tensor:
-    """Positions of the patches alone -> with a first row of zeros for a class token that was given none."""
+    """Positions of the patches alone -> with a first row of zeros for a class token without a position."""
     return torch.cat((positions_1PD.new_zeros(1, 1, positions_1PD.shape[2]), positions_1PD), dim=1)
 
 

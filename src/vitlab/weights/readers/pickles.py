@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from vitlab.errors import UserError
-from vitlab.weights.tensors import shown
+from vitlab.weights.readers.tensors import shown
 
 MOST_PICKLE_BYTES = 16 * 2**20
 DTYPES = {
@@ -58,7 +58,7 @@ class TensorOutline:
 
 
 @dataclass(frozen=True)
-class Name:
+class GlobalName:
     """A global that the pickle names; never imported."""
 
     name: str
@@ -109,7 +109,7 @@ def outline(where: str, data: bytes) -> Any:
         raise _damaged(where, error) from error
     if foreign:
         raise UserError(
-            f"{where}: its pickle would call {', '.join(foreign[:4])}; vitlab executes none: save the "
+            f"{where}: its pickle would call {', '.join(foreign[:4])}; vitlab executes nothing: save the "
             "state_dict alone, or as safetensors"
         )
     try:
@@ -119,7 +119,7 @@ def outline(where: str, data: bytes) -> Any:
 
 
 def _damaged(where: str, error: Exception) -> UserError:
-    return UserError(f"{where}: a damaged PyTorch file, or not one of tensors ({shown(str(error))}); get it again")
+    return UserError(f"{where}: a damaged PyTorch file, or not one of tensors ({shown(str(error))}); download it again")
 
 
 def _globals(data: bytes) -> Iterator[str]:
@@ -161,7 +161,7 @@ def _followed(data: bytes) -> Any:
         elif name in ("BINGET", "LONG_BINGET"):
             stack.append(memo[argument])
         elif name == "GLOBAL":
-            stack.append(Name(str(argument).replace(" ", ".")))
+            stack.append(GlobalName(str(argument).replace(" ", ".")))
         elif name in STEPS:
             STEPS[name](stack)
         elif name not in ("PROTO", "FRAME"):
@@ -203,8 +203,8 @@ def _extend(stack: list[Any], items: list[Any]) -> None:
 
 def _reduce(stack: list[Any]) -> None:
     function, arguments = _take(stack, 2)
-    if not isinstance(function, Name) or not isinstance(arguments, tuple):
-        raise UnknownError("a call of something that is no function")
+    if not isinstance(function, GlobalName) or not isinstance(arguments, tuple):
+        raise UnknownError("a call of something that is not a function")
     if function.name == REBUILD:
         storage, offset, shape, stride, _, _, *flags = arguments
         if flags and flags[0]:
@@ -223,8 +223,13 @@ def _reduce(stack: list[Any]) -> None:
 
 def _persistent(stack: list[Any]) -> None:
     word, kind, key, _, elements = stack.pop()
-    if word != "storage" or not isinstance(kind, Name) or not isinstance(key, str) or not isinstance(elements, int):
-        raise UnknownError("a reference that is no storage")
+    if (
+        word != "storage"
+        or not isinstance(kind, GlobalName)
+        or not isinstance(key, str)
+        or not isinstance(elements, int)
+    ):
+        raise UnknownError("a reference that is not a storage")
     kind_name = kind.name.removeprefix("torch.")
     stack.append(Storage(key, (DTYPES | OTHER_STORAGES)[kind_name], elements))
 

@@ -14,30 +14,28 @@ from pathlib import Path
 import numpy as np
 from torch import Tensor
 
-from vitlab.errors import UserError
-from vitlab.files import write_bytes
 from vitlab.models.build import Model
 from vitlab.recipes.configs import ViTConfig
 from vitlab.recipes.preprocessing import Preprocessing
-from vitlab.weights import flax_rows, layouts
-from vitlab.weights.architecture import (
+from vitlab.weights.formats import flax_names, layouts
+from vitlab.weights.formats.architecture import (
     MOST_LAYERS,
-    Known,
+    Hints,
+    check_supported,
     has_class_row,
     resnet_config,
     shapes_after,
     token_size,
     vit_config,
 )
-from vitlab.weights.exporting import Holds, check_holds, state_of
-from vitlab.weights.flax_rows import LINEN, ORIGINAL, PATCH_POSITIONS, POSITIONS, Row
-from vitlab.weights.naming import check_native_parts
-from vitlab.weights.plan import Part, Plan, Settings, as_is
-from vitlab.weights.tensors import Shape
+from vitlab.weights.formats.exporting import FormatLimits, check_limits, state_of, write_file
+from vitlab.weights.formats.flax_names import LINEN, ORIGINAL, PATCH_POSITIONS, POSITIONS, FlaxArray
+from vitlab.weights.plan import ArraySource, LoadPlan, SourceSettings, as_is
+from vitlab.weights.readers.tensors import Shape
 
 log = logging.getLogger(__name__)
 
-HOLDS = Holds("flax", gelus=["tanh"], norm_eps=1e-6, preprocessing=Preprocessing())
+LIMITS = FormatLimits("flax", gelus=["tanh"], norm_eps=1e-6, preprocessing=Preprocessing())
 PREFIXES = ("params/", "opt/target/", "optimizer/target/")
 SCANNED = "Transformer/encoderblock"
 # TensorFlow numbers layers of one name in the order of their making; some BiT files keep these numbers.
@@ -50,53 +48,51 @@ def recognise(shapes: Mapping[str, Shape]) -> bool:
     return any(name.startswith(("Transformer/encoder", "resnet/root_block/")) for name in bare)
 
 
-def plan(shapes: Mapping[str, Shape], settings: Settings) -> Plan:
+def plan(shapes: Mapping[str, Shape], settings: SourceSettings) -> LoadPlan:
     """The model that the arrays fit; its grid from a square test, or from the image size that was asked for.
 
     Raises:
-        UserError: no whole model.
+        UserError: the model is incomplete.
     """
-    check_native_parts(shapes, settings.where)
+    check_supported(shapes, settings.where)
     prefix = _prefix(shapes)
     # Our names for theirs: without prefix, without TensorFlow's numbers.
     names = {NUMBERED.sub(r"/\1", name.removeprefix(prefix)): name for name in shapes if name.startswith(prefix)}
     dropped = {name: "training state beside the parameters" for name in shapes if not name.startswith(prefix)}
-    known = Known(settings.where, gelu="tanh", heads=_heads(shapes), asked=settings.image_size)
+    hints = Hints(settings.where, gelu="tanh", heads=_heads(shapes), asked=settings.image_size)
     if "resnet/root_block/standardized_conv2d/kernel" in names:
-        parts = _parts(flax_rows.resnet(_units(names, r"resnet/block(\d+)/unit(\d+)/.*")), names)
-        config = resnet_config(shapes_after(parts, shapes, settings.where), known)
-        return Plan("a BiT checkpoint", config, parts, Preprocessing(), dropped)
-    parts = _vit_parts(names, shapes, known)
-    vit = vit_config(shapes_after(parts, shapes, settings.where), known)
+        sources = _sources(flax_names.resnet(_units(names, r"resnet/block(\d+)/unit(\d+)/.*")), names)
+        config = resnet_config(shapes_after(sources, shapes, settings.where), hints)
+        return LoadPlan("a BiT checkpoint", config, sources, Preprocessing(), dropped)
+    sources = _vit_sources(names, shapes, hints)
+    vit = vit_config(shapes_after(sources, shapes, settings.where), hints)
     if vit.position == "none" and not _is_original(names):
         # big_vision's fixed positions are not parameters, and it has no way to do without any.
-        log.info("%s: no position embeddings: taken for big_vision's fixed ones, sincos2d", settings.where)
+        log.info("%s: no position embeddings: big_vision's fixed ones, sincos2d, are assumed", settings.where)
         vit = dataclasses.replace(vit, position="sincos2d")
-    return Plan("a Flax ViT", vit, parts, Preprocessing(), dropped)
+    return LoadPlan("a Flax ViT", vit, sources, Preprocessing(), dropped)
 
 
 def save(model: Model, path: Path) -> None:
     """Write a .npz under the original's names; BiT ResNets under TensorFlow's.
 
     Raises:
-        UserError: the model has parts that these files have no place for.
+        UserError: the model has components that these files have no place for.
     """
-    check_holds(model, HOLDS)
-    if path.is_dir():
-        raise UserError(f"{path}: is a folder, flax is one file; give a name such as model.npz")
+    check_limits(model, LIMITS)
     config, state = model.config, state_of(model)
     if isinstance(config, ViTConfig):
-        rows = [*flax_rows.TOP, Row("pos_embed", (POSITIONS,))]
+        rows = [*flax_names.TOP, FlaxArray("pos_embed", (POSITIONS,))]
         for layer in range(config.layers):
-            rows += flax_rows.block(f"blocks.{layer}", f"{SCANNED}_{layer}", ORIGINAL)
-        rows += flax_rows.stem(config.resnet.blocks) if config.resnet else []
+            rows += flax_names.block(f"blocks.{layer}", f"{SCANNED}_{layer}", ORIGINAL)
+        rows += flax_names.stem(config.resnet.blocks) if config.resnet else []
         heads = config.heads
     else:
-        rows, heads = flax_rows.resnet(config.blocks), 0
-    write_bytes(path, _npz(rows, state, heads))
+        rows, heads = flax_names.resnet(config.blocks), 0
+    write_file(path, _npz(rows, state, heads), example="model.npz")
 
 
-def _npz(rows: Iterable[Row], state: dict[str, Tensor], heads: int) -> bytes:
+def _npz(rows: Iterable[FlaxArray], state: dict[str, Tensor], heads: int) -> bytes:
     arrays = {}
     for row in rows:
         if row.ours in state:
@@ -122,27 +118,27 @@ def _is_original(names: Iterable[str]) -> bool:
     return any("/MlpBlock_3/" in name for name in names)
 
 
-def _parts(rows: Iterable[Row], names: Mapping[str, str]) -> dict[str, Part]:
+def _sources(rows: Iterable[FlaxArray], names: Mapping[str, str]) -> dict[str, ArraySource]:
     return {
-        row.ours: Part(tuple(names[name] for name in row.theirs), row.come)
+        row.ours: ArraySource(tuple(names[name] for name in row.theirs), row.come)
         for row in rows
         if all(name in names for name in row.theirs)
     }
 
 
-def _vit_parts(names: Mapping[str, str], shapes: Mapping[str, Shape], known: Known) -> dict[str, Part]:
+def _vit_sources(names: Mapping[str, str], shapes: Mapping[str, Shape], hints: Hints) -> dict[str, ArraySource]:
     numbering = ORIGINAL if _is_original(names) else LINEN
-    rows = [*flax_rows.TOP, *flax_rows.stem(_units(names, r"block(\d+)/unit(\d+)/.*"))]
+    rows = [*flax_names.TOP, *flax_names.stem(_units(names, r"block(\d+)/unit(\d+)/.*"))]
     for layer in range(_largest(names, rf"{SCANNED}_(\d+)/.*") + 1):
-        rows += flax_rows.block(f"blocks.{layer}", f"{SCANNED}_{layer}", numbering)
-    parts = _parts(rows, names)
-    for row in flax_rows.block("blocks.{}", SCANNED, numbering):
+        rows += flax_names.block(f"blocks.{layer}", f"{SCANNED}_{layer}", numbering)
+    sources = _sources(rows, names)
+    for row in flax_names.block("blocks.{}", SCANNED, numbering):
         if all(name in names for name in row.theirs):
-            parts |= _scanned(row, names, shapes)
-    return parts | _positions(parts, names, shapes, known)
+            sources |= _scanned(row, names, shapes)
+    return sources | _positions(sources, names, shapes, hints)
 
 
-def _scanned(row: Row, names: Mapping[str, str], shapes: Mapping[str, Shape]) -> dict[str, Part]:
+def _scanned(row: FlaxArray, names: Mapping[str, str], shapes: Mapping[str, Shape]) -> dict[str, ArraySource]:
     """One part for every layer of arrays that are stacked along a first axis."""
     sources = tuple(names[name] for name in row.theirs)
     layers = min(MOST_LAYERS, *(shapes[source][0] if shapes[source] else 0 for source in sources))
@@ -150,21 +146,21 @@ def _scanned(row: Row, names: Mapping[str, str], shapes: Mapping[str, Shape]) ->
     def layer_of(layer: int) -> Callable[..., Tensor]:
         return lambda *stacks: row.come(*(stack[layer] for stack in stacks))
 
-    return {row.ours.format(layer): Part(sources, layer_of(layer)) for layer in range(layers)}
+    return {row.ours.format(layer): ArraySource(sources, layer_of(layer)) for layer in range(layers)}
 
 
 def _positions(
-    parts: Mapping[str, Part], names: Mapping[str, str], shapes: Mapping[str, Shape], known: Known
-) -> dict[str, Part]:
+    sources: Mapping[str, ArraySource], names: Mapping[str, str], shapes: Mapping[str, Shape], hints: Hints
+) -> dict[str, ArraySource]:
     name = names.get(POSITIONS) or names.get(PATCH_POSITIONS)
     if name is None:
         return {}
     make: Callable[..., Tensor] = as_is
-    if "cls_token" in parts and len(shapes[name]) == 3:
-        token_hw = token_size(shapes_after(parts, shapes, known.where), known)
-        if PATCH_POSITIONS in names or not has_class_row(shapes[name][1], token_hw, known):
+    if "cls_token" in sources and len(shapes[name]) == 3:
+        token_hw = token_size(shapes_after(sources, shapes, hints.where), hints)
+        if PATCH_POSITIONS in names or not has_class_row(shapes[name][1], token_hw, hints):
             make = layouts.without_class_row
-    return {"pos_embed": Part((name,), make)}
+    return {"pos_embed": ArraySource((name,), make)}
 
 
 def _units(names: Iterable[str], pattern: str) -> Sequence[int]:

@@ -12,6 +12,7 @@ from scipy.ndimage import zoom
 
 from vitlab.errors import UserError
 from vitlab.models import create_model
+from vitlab.models.vit import VisionTransformer
 from vitlab.weights import load_model, save_model
 from weights.helpers import images_for, largest_difference, randomise, same_arrays, tiny
 
@@ -291,7 +292,7 @@ def test_shards_are_read_together(tmp_path):
     with pytest.raises(UserError, match="is in .*; keep one"):
         load_model(tmp_path / "model")
     (tmp_path / "model" / shard).unlink()
-    with pytest.raises(UserError, match="names 2 shards, 'model-00002-of-00002.safetensors' is not there"):
+    with pytest.raises(UserError, match="names 2 shards, 'model-00002-of-00002.safetensors' is missing"):
         load_model(tmp_path / "model")
     place.write_text(json.dumps({"weight_map": {"x": "../model-00001-of-00002.safetensors"}}))
     with pytest.raises(UserError, match="does not name the shards that lie beside it"):
@@ -303,3 +304,20 @@ def test_nothing_there(tmp_path):
         load_model(tmp_path / "nothing")
     with pytest.raises(UserError, match="holds no weights file"):
         load_model(tmp_path)
+
+
+def test_a_model_is_built_once_and_draws_nothing(tmp_path, monkeypatch):
+    model = tiny()
+    save_model(model, tmp_path / "model")
+    made, build = [], VisionTransformer.__init__
+
+    def counted(self, config):
+        build(self, config)
+        made.append({parameter.device.type for parameter in self.parameters()})
+
+    monkeypatch.setattr(VisionTransformer, "__init__", counted)
+    before = torch.get_rng_state()
+    again = load_model(tmp_path / "model")
+    assert made == [{"meta"}], "shapes are compared before memory is taken"
+    assert torch.equal(torch.get_rng_state(), before), "no start is drawn for weights that are then replaced"
+    assert same_arrays(again, model)

@@ -1,5 +1,6 @@
 """Safetensors files: a length, a JSON header that declares every array, then the bytes."""
 
+import io
 import json
 import math
 import struct
@@ -10,7 +11,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 
 from vitlab.errors import UserError
-from vitlab.weights.tensors import (
+from vitlab.weights.readers.tensors import (
     MOST_ARRAYS,
     TORCH_TYPES,
     Declared,
@@ -57,24 +58,35 @@ def open_safetensors(path: Path) -> TensorFile:
     for name, array in arrays.items():
         first, last = header[name]["data_offsets"]
         if array.dtype in TORCH_TYPES and last - first != math.prod(array.shape) * item_bytes(array.dtype):
-            raise UserError(f"{where}: array '{shown(name)}' declares another size than it has; get the file again")
+            raise UserError(f"{where}: array '{shown(name)}' declares another size than it has; download it again")
 
     def read(name: str) -> torch.Tensor:
         first, last = header[name]["data_offsets"]
-        # Read, not mapped: a mapped array would change or vanish with the file.
-        data = bytearray(last - first)
+        # Read, not mapped: a mapped array would change or vanish with the file. Straight into the array's own memory,
+        # without a buffer between.
+        values = torch.empty(last - first, dtype=torch.uint8)
         try:
-            with path.open("rb") as file:
+            with path.open("rb", buffering=0) as file:
                 file.seek(start + first)
-                held = file.readinto(data)
+                held = _read_into(file, values.numpy().data)
         except OSError as error:
             raise UserError(f"{where}: cannot be read ({error.strerror})") from error
-        if held != len(data):
-            raise UserError(f"{where}: got shorter while it was read; get it again")
-        flat = torch.frombuffer(data, dtype=TORCH_TYPES[arrays[name].dtype]) if data else torch.empty(0)
-        return as_float32(flat.reshape(arrays[name].shape))
+        if held != len(values):
+            raise UserError(f"{where}: got shorter while it was read; download it again")
+        return as_float32(values.view(TORCH_TYPES[arrays[name].dtype]).reshape(arrays[name].shape))
 
     return TensorFile(where, "safetensors file", arrays, read)
+
+
+def _read_into(file: io.FileIO, data: memoryview) -> int:
+    """How many bytes were read until `data` was full, or the file at its end: one call reads 2 GiB at most."""
+    held = 0
+    while held < len(data):
+        count = file.readinto(data[held:])
+        if not count:
+            break
+        held += count
+    return held
 
 
 def _header(path: Path) -> tuple[int, dict[str, Any]]:
@@ -84,13 +96,13 @@ def _header(path: Path) -> tuple[int, dict[str, Any]]:
         if length > MOST_HEADER_BYTES:
             raise UserError(
                 f"{path}: the safetensors header claims {length} bytes, at most {MOST_HEADER_BYTES} are read; "
-                "get the file again"
+                "download it again"
             )
         try:
             with safe_open(str(path), framework="pt"):
                 header = json.loads(file.read(length))
         except (SafetensorError, OSError, ValueError, RecursionError) as error:
             reason = shown(str(error))
-            raise UserError(f"{path}: a truncated or damaged safetensors file ({reason}); get it again") from error
+            raise UserError(f"{path}: a truncated or damaged safetensors file ({reason}); download it again") from error
     header.pop("__metadata__", None)
     return 8 + length, header

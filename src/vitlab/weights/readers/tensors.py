@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 
@@ -44,12 +44,14 @@ class TensorFile:
         kind: what it is, for messages: "safetensors file", "npz archive", ...
         arrays: what is declared, by name; the declared sizes have been checked against the file's own size.
         read: name -> its values as a new float32 tensor. Raises UserError if the file is damaged there.
+        config: the vitlab config.json that the file itself carries (vitlab's ONNX export); empty where it has none.
     """
 
     where: str
     kind: str
     arrays: Mapping[str, Declared]
     read: Callable[[str], torch.Tensor]
+    config: Mapping[str, object] = field(default_factory=dict)
 
     @property
     def shapes(self) -> dict[str, Shape]:
@@ -58,7 +60,7 @@ class TensorFile:
 
 
 def item_bytes(dtype: str) -> int:
-    """Bytes of one number of a declared type, or at most that many where it is none of weights."""
+    """Bytes of one number of a declared type, or an upper bound for a type that weights do not have."""
     return TORCH_TYPES[dtype].itemsize if dtype in TORCH_TYPES else WIDEST_BYTES
 
 
@@ -71,7 +73,7 @@ def check_declared(where: str, name: str, shape: Iterable[object]) -> Shape:
     sides = tuple(shape)
     checked = tuple(side for side in sides if isinstance(side, int) and not isinstance(side, bool) and side >= 0)
     if len(checked) != len(sides) or len(sides) > MOST_DIMENSIONS or math.prod(checked) > MOST_ELEMENTS:
-        raise UserError(f"{where}: array '{shown(name)}' declares an impossible shape; get the file again")
+        raise UserError(f"{where}: array '{shown(name)}' declares an impossible shape; download it again")
     return checked
 
 
@@ -84,7 +86,7 @@ def check_expansion(where: str, arrays: Mapping[str, Declared], file_bytes: int)
     declared = sum(math.prod(array.shape) * item_bytes(array.dtype) for array in arrays.values())
     if declared > MOST_EXPANSION * file_bytes + EXPANSION_SLACK_BYTES:
         raise UserError(
-            f"{where}: a file of {file_bytes} bytes that declares arrays of {declared} bytes is taken for a "
+            f"{where}: a file of {file_bytes} bytes that declares arrays of {declared} bytes is treated as a "
             "compression bomb; save it uncompressed if it is not"
         )
 

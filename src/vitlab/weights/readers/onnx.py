@@ -4,19 +4,19 @@ Exporters keep the names of most arrays and lose those of transposed matrices an
 after the bias that is added to its product; two tables of positions without a name are the class token's and the rest.
 """
 
-import logging
+import json
 import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
 
 from vitlab.errors import UserError
-from vitlab.weights.tensors import (
+from vitlab.weights.readers.tensors import (
     MOST_ARRAYS,
     TORCH_TYPES,
     Declared,
@@ -25,21 +25,22 @@ from vitlab.weights.tensors import (
     as_float32,
     check_declared,
     item_bytes,
+    listed,
     shown,
 )
 
-log = logging.getLogger(__name__)
-
-METADATA_KEY = "vitlab"
+# In the metadata of vitlab's own export: its config.json, and which of the graph's constants are the model's arrays.
+CONFIG_KEY, ARRAYS_KEY = "vitlab", "vitlab.arrays"
 MOST_BYTES = 2**31
 NAMELESS = re.compile(r"onnx::\w+|val_\d+|\d+")
 # ONNX numbers its types; these are the floating-point ones.
 TYPES: Mapping[int, str] = {1: "float32", 10: "float16", 11: "float64", 16: "bfloat16"}
+Json = TypeVar("Json", dict[str, Any], list[Any])
 CLASS_TOKEN, POSITIONS = "embeddings.cls_token", "embeddings.position_embeddings"
 
 
 @dataclass(frozen=True)
-class Constant:
+class GraphArray:
     """The constants of the graph that make one array, and how."""
 
     sources: tuple[Any, ...]
@@ -53,54 +54,84 @@ def looks_like(head: bytes) -> bool:
 
 
 def open_onnx(path: Path) -> TensorFile:
-    """The arrays of a graph that PyTorch exported from a model with a known naming.
+    """The arrays of a graph that PyTorch exported from a model with a known naming, or that vitlab exported.
 
     Raises:
-        UserError: onnx is not installed, or the file is damaged, keeps its arrays elsewhere, or is vitlab's own export.
+        UserError: onnx is not installed, or the file is damaged or keeps its arrays elsewhere.
     """
     where = str(path)
-    if path.stat().st_size > MOST_BYTES:
-        raise UserError(f"{where}: is larger than the 2 GiB of an ONNX file; get it again")
+    model = _parsed(path)
+    metadata = {entry.key: entry.value for entry in model.metadata_props}
+    config, names = _metadata(where, metadata, CONFIG_KEY, {}), _metadata(where, metadata, ARRAYS_KEY, [])
     try:
-        import onnx
-    except ImportError as error:
-        raise UserError(f"{where}: ONNX needs onnx; install it with `pip install 'vitlab[onnx]'`") from error
-    try:
-        model = onnx.ModelProto.FromString(path.read_bytes())
-    except Exception as error:  # protobuf's own errors have no common base that is public
-        raise UserError(f"{where}: a truncated or damaged ONNX file, or none; get it again") from error
-    if any(entry.key == METADATA_KEY for entry in model.metadata_props):
-        raise UserError(
-            f"{where}: is vitlab's export for inference, which has lost names; load the model it was made from"
-        )
-    try:
-        constants = _constants(where, model.graph)
+        constants = _own_arrays(where, model.graph, names) if config else _named_arrays(where, model.graph)
     except TypeError as error:  # protobuf gives names that are not text as bytes
-        raise UserError(f"{where}: a damaged ONNX file: it holds names that are no text; get it again") from error
+        raise UserError(f"{where}: a damaged ONNX file: it holds names that are not text; download it again") from error
     arrays = {name: Declared(constant.shape, "float32") for name, constant in constants.items()}
 
     def read(name: str) -> torch.Tensor:
         constant = constants[name]
         return constant.make(*(_values(source) for source in constant.sources)).contiguous()
 
-    return TensorFile(where, "ONNX file", arrays, read)
+    return TensorFile(where, "ONNX file", arrays, read, config)
 
 
-def _constants(where: str, graph: Any) -> dict[str, Constant]:
+def _parsed(path: Path) -> Any:
+    where = str(path)
+    if path.stat().st_size > MOST_BYTES:
+        raise UserError(f"{where}: is larger than the 2 GiB of an ONNX file; download it again")
+    try:
+        import onnx
+    except ImportError as error:
+        raise UserError(f"{where}: ONNX needs onnx; install it with `pip install 'vitlab[onnx]'`") from error
+    try:
+        return onnx.ModelProto.FromString(path.read_bytes())
+    except Exception as error:  # protobuf's own errors have no common base that is public
+        raise UserError(f"{where}: not an ONNX file, or a truncated or damaged one; download it again") from error
+
+
+def _metadata(where: str, metadata: Mapping[str, str], key: str, default: Json) -> Json:
+    try:
+        value = json.loads(metadata[key]) if key in metadata else default
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{where}: its metadata is not valid JSON ({shown(str(error))})") from error
+    if not isinstance(value, type(default)):
+        raise UserError(f"{where}: its metadata holds a {type(value).__name__} under '{key}'; export the model again")
+    return value
+
+
+def _own_arrays(where: str, graph: Any, names: Collection[object]) -> dict[str, GraphArray]:
+    """The arrays of vitlab's own export."""
+    kept = _initializers(where, graph)
+    lost = [str(name) for name in names if not isinstance(name, str) or name not in kept]
+    if lost or not names:
+        gone = f"{len(lost)} of its arrays are missing ({listed(lost, 2)})" if lost else "it names no arrays"
+        raise UserError(f"{where}: a damaged export of vitlab's: {gone}; export the model again")
+    return {name: GraphArray((kept[name],), _same, _shape(where, kept[name])) for name in map(str, names)}
+
+
+def _initializers(where: str, graph: Any) -> dict[str, Any]:
     if len(graph.initializer) > MOST_ARRAYS:
         raise UserError(f"{where}: holds {len(graph.initializer)} arrays, no model has more than {MOST_ARRAYS}")
-    kept = {source.name: source for source in graph.initializer if source.data_type in TYPES}
+    return {source.name: source for source in graph.initializer if source.data_type in TYPES}
+
+
+def _named_arrays(where: str, graph: Any) -> dict[str, GraphArray]:
+    """The arrays of anyone's graph, those without a name named after their place in it."""
+    kept = _initializers(where, graph)
     shapes = {name: _shape(where, source) for name, source in kept.items()}
     found = {
-        name: Constant((source,), _same, shapes[name]) for name, source in kept.items() if not NAMELESS.fullmatch(name)
+        name: GraphArray((source,), _same, shapes[name])
+        for name, source in kept.items()
+        if not NAMELESS.fullmatch(name)
     }
     nameless = {name for name in kept if NAMELESS.fullmatch(name) and len(shapes[name]) > 1}
     for matrix, name in _named_by_bias(graph, nameless).items():
         nameless.discard(matrix)
-        found[name] = Constant((kept[matrix],), _transposed, shapes[matrix][::-1])
+        found[name] = GraphArray((kept[matrix],), _transposed, shapes[matrix][::-1])
     found |= _positions(found, {name: kept[name] for name in sorted(nameless)}, shapes)
     used = {source.name for constant in found.values() for source in constant.sources}
-    return found | {name: Constant((kept[name],), _same, shapes[name]) for name in nameless - used}
+    return found | {name: GraphArray((kept[name],), _same, shapes[name]) for name in nameless - used}
 
 
 def _named_by_bias(graph: Any, matrices: set[str]) -> dict[str, str]:
@@ -120,8 +151,8 @@ def _named_by_bias(graph: Any, matrices: set[str]) -> dict[str, str]:
 
 
 def _positions(
-    found: Mapping[str, Constant], nameless: Mapping[str, Any], shapes: Mapping[str, Shape]
-) -> dict[str, Constant]:
+    found: Mapping[str, GraphArray], nameless: Mapping[str, Any], shapes: Mapping[str, Shape]
+) -> dict[str, GraphArray]:
     """The class token's position (1, 1, D) and the patches' (1, P, D), which exporters cut apart."""
     tokens = [name for name in found if name.endswith(CLASS_TOKEN)]
     tables = [name for name in nameless if len(shapes[name]) == 3 and shapes[name][0] == 1]
@@ -134,7 +165,7 @@ def _positions(
         return {}
     name = tokens[0].removesuffix(CLASS_TOKEN) + POSITIONS
     shape = (1, 1 + shapes[rest][1], width)
-    return {name: Constant((nameless[first], nameless[rest]), _one_after_another, shape)}
+    return {name: GraphArray((nameless[first], nameless[rest]), _one_after_another, shape)}
 
 
 def _same(tensor: torch.Tensor) -> torch.Tensor:
@@ -160,7 +191,7 @@ def _shape(where: str, source: Any) -> Shape:
     if held != math.prod(shape) * item:
         raise UserError(
             f"{where}: array '{shown(source.name)}' declares {math.prod(shape)} numbers and holds {held} bytes; "
-            "get the file again"
+            "download it again"
         )
     return shape
 

@@ -4,20 +4,17 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
+import safetensors.torch
 import torch
-from safetensors.torch import save
 
-from vitlab.errors import UserError
-from vitlab.files import write_bytes
 from vitlab.models.build import Model
-from vitlab.weights import preprocessors
-from vitlab.weights.architecture import Known, shapes_after, vit_config
-from vitlab.weights.exporting import Holds, check_holds, state_of
-from vitlab.weights.naming import check_native_parts, prefix_before
-from vitlab.weights.plan import Part, Plan, Settings
-from vitlab.weights.tensors import Shape
+from vitlab.weights.formats import preprocessors
+from vitlab.weights.formats.architecture import Hints, check_supported, prefix_before, shapes_after, vit_config
+from vitlab.weights.formats.exporting import FormatLimits, check_limits, state_of, write_file
+from vitlab.weights.plan import ArraySource, LoadPlan, SourceSettings
+from vitlab.weights.readers.tensors import Shape
 
-HOLDS = Holds(
+LIMITS = FormatLimits(
     "torchvision",
     heads=["token"],
     gelus=["erf"],
@@ -55,31 +52,29 @@ def recognise(shapes: Mapping[str, Shape]) -> bool:
     return any(name.endswith(LANDMARK) for name in shapes) and any("encoder_layer_0." in name for name in shapes)
 
 
-def plan(shapes: Mapping[str, Shape], settings: Settings) -> Plan:
+def plan(shapes: Mapping[str, Shape], settings: SourceSettings) -> LoadPlan:
     """The model that the arrays fit: exact GELU, epsilon 1e-6, ImageNet's preprocessing.
 
     Raises:
-        UserError: no whole model.
+        UserError: the model is incomplete.
     """
-    check_native_parts(shapes, settings.where)
+    check_supported(shapes, settings.where)
     prefix = prefix_before(shapes, LANDMARK, settings.where) or ""
-    parts = {_ours(name.removeprefix(prefix)): Part((name,)) for name in shapes if name.startswith(prefix)}
-    known = Known(settings.where, "erf", asked=settings.image_size)
-    config = vit_config(shapes_after(parts, shapes, settings.where), known)
-    return Plan("a ViT of torchvision", config, parts, preprocessors.imagenet(config.image_hw, "bilinear"))
+    sources = {_ours(name.removeprefix(prefix)): ArraySource((name,)) for name in shapes if name.startswith(prefix)}
+    hints = Hints(settings.where, "erf", asked=settings.image_size)
+    config = vit_config(shapes_after(sources, shapes, settings.where), hints)
+    return LoadPlan("a ViT of torchvision", config, sources, preprocessors.imagenet(config.image_hw, "bilinear"))
 
 
-def save_file(model: Model, path: Path) -> None:
+def save(model: Model, path: Path) -> None:
     """Write a safetensors file under torchvision's names.
 
     Raises:
-        UserError: the model has parts that torchvision's has not.
+        UserError: the model has components that torchvision's lacks.
     """
-    check_holds(model, HOLDS)
-    if path.is_dir():
-        raise UserError(f"{path}: is a folder, torchvision is one file; give a name such as model.safetensors")
+    check_limits(model, LIMITS)
     arrays: dict[str, torch.Tensor] = {_theirs(name): array.contiguous() for name, array in state_of(model).items()}
-    write_bytes(path, save(arrays, metadata={"format": "pt"}))
+    write_file(path, safetensors.torch.save(arrays, metadata={"format": "pt"}), example="model.safetensors")
 
 
 def _split(name: str) -> tuple[str, str]:

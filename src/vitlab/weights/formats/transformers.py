@@ -13,18 +13,24 @@ from vitlab.files import write_json
 from vitlab.models.build import Model
 from vitlab.recipes.configs import Gelu, ModelConfig, ResNetConfig, ViTConfig
 from vitlab.recipes.preprocessing import Preprocessing
-from vitlab.weights import preprocessors
-from vitlab.weights import transformers_names as naming
-from vitlab.weights.architecture import Known, as_size, resnet_config, shapes_after, vit_config
-from vitlab.weights.exporting import Holds, check_holds, class_names, state_of
-from vitlab.weights.folders import new_folder
-from vitlab.weights.naming import check_native_parts, prefix_before
-from vitlab.weights.plan import Part, Plan, Settings
-from vitlab.weights.tensors import Shape
+from vitlab.weights.formats import preprocessors
+from vitlab.weights.formats import transformers_names as naming
+from vitlab.weights.formats.architecture import (
+    Hints,
+    as_size,
+    check_supported,
+    prefix_before,
+    resnet_config,
+    shapes_after,
+    vit_config,
+)
+from vitlab.weights.formats.exporting import FormatLimits, check_limits, class_names, new_folder, state_of
+from vitlab.weights.plan import ArraySource, LoadPlan, SourceSettings
+from vitlab.weights.readers.tensors import Shape
 
 log = logging.getLogger(__name__)
 
-HOLDS = Holds("transformers", heads=["token"], representation=False, hybrids=False)
+LIMITS = FormatLimits("transformers", heads=["token"], representation=False, hybrids=False)
 PATCHES = "embeddings.patch_embeddings.projection.weight"
 ROOT = "embedder.convolution.weight"
 GELUS: Mapping[str, Gelu] = {
@@ -50,14 +56,14 @@ def recognise(shapes: Mapping[str, Shape]) -> bool:
     return any(name.endswith((PATCHES, ROOT)) for name in shapes)
 
 
-def plan(shapes: Mapping[str, Shape], settings: Settings) -> Plan:
+def plan(shapes: Mapping[str, Shape], settings: SourceSettings) -> LoadPlan:
     """The model that config.json and the arrays describe.
 
     Raises:
-        UserError: no whole model, or one with parts that vitlab's models do not have.
+        UserError: an incomplete model, or one with components that vitlab's models do not have.
     """
     where = settings.where
-    check_native_parts(shapes, where)
+    check_supported(shapes, where)
     is_vit = any(name.endswith(PATCHES) for name in shapes)
     prefix = prefix_before(shapes, PATCHES if is_vit else ROOT, where) or ""
     inner = {name.removeprefix(prefix): name for name in shapes if name.startswith(prefix)}
@@ -68,14 +74,14 @@ def plan(shapes: Mapping[str, Shape], settings: Settings) -> Plan:
         if reason is not None:
             dropped[name] = reason
     names = {naming.ours(short): name for short, name in inner.items() if name not in dropped}
-    parts: dict[str, Part]
+    sources: dict[str, ArraySource]
     config: ModelConfig
     if is_vit:
-        parts, config = _vit(names, shapes, settings, dropped)
+        sources, config = _vit(names, shapes, settings, dropped)
     else:
-        parts, config = _resnet(names, shapes, settings)
+        sources, config = _resnet(names, shapes, settings)
     preprocessing = _preprocessing(config, settings, dino=_has_scales(names))
-    return Plan("a model of transformers", config, parts, preprocessing, dropped, _classes(config, settings))
+    return LoadPlan("a model of transformers", config, sources, preprocessing, dropped, _classes(config, settings))
 
 
 def save(model: Model, path: Path) -> None:
@@ -84,9 +90,9 @@ def save(model: Model, path: Path) -> None:
     A model without a head is written as ViTModel or BitModel.
 
     Raises:
-        UserError: the model has parts that transformers' has not.
+        UserError: the model has components that transformers' lack.
     """
-    check_holds(model, HOLDS)
+    check_limits(model, LIMITS)
     config, headless = model.config, model.config.num_classes == 0
     if isinstance(config, ResNetConfig):
         description = _bit_description(config, headless=headless)
@@ -97,26 +103,26 @@ def save(model: Model, path: Path) -> None:
     names = class_names(model)
     description["id2label"] = {str(index): name for index, name in names.items()}
     description["label2id"] = {name: index for index, name in names.items()}
-    whole = {name: array.contiguous() for name, array in arrays.items()}
+    contiguous = {name: array.contiguous() for name, array in arrays.items()}
     with new_folder(path) as folder:
         write_json(folder / "config.json", description)
         write_json(folder / "preprocessor_config.json", preprocessors.to_transformers(model.preprocessing))
-        save_file(whole, folder / "model.safetensors", metadata={"format": "pt"})
+        save_file(contiguous, folder / "model.safetensors", metadata={"format": "pt"})
 
 
 def _vit(
-    names: Mapping[str, str], shapes: Mapping[str, Shape], settings: Settings, dropped: dict[str, str]
-) -> tuple[dict[str, Part], ViTConfig]:
-    parts = naming.vit_parts({name: source for name, source in names.items() if not name.startswith("classifier.")})
+    names: Mapping[str, str], shapes: Mapping[str, Shape], settings: SourceSettings, dropped: dict[str, str]
+) -> tuple[dict[str, ArraySource], ViTConfig]:
+    sources = naming.vit_sources({name: source for name, source in names.items() if not name.startswith("classifier.")})
     head, norm = shapes.get("classifier.weight", ()), shapes.get(names.get("norm.weight", ""), ())
     if len(head) == 2 and norm and head[1] == 2 * norm[0]:
         log.warning("%s: %s: left out; the model gives features", settings.where, TWO_PART_HEAD)
         dropped |= {name: TWO_PART_HEAD for name in ("classifier.weight", "classifier.bias") if name in shapes}
     else:
         leaves = [leaf for leaf in ("weight", "bias") if f"classifier.{leaf}" in shapes]
-        parts |= {f"head.{leaf}": Part((f"classifier.{leaf}",)) for leaf in leaves}
-    known = _known(settings, scaled=_has_scales(names))
-    return parts, vit_config(shapes_after(parts, shapes, settings.where), known)
+        sources |= {f"head.{leaf}": ArraySource((f"classifier.{leaf}",)) for leaf in leaves}
+    hints = _hints(settings, scaled=_has_scales(names))
+    return sources, vit_config(shapes_after(sources, shapes, settings.where), hints)
 
 
 def _has_scales(names: Iterable[str]) -> bool:
@@ -124,8 +130,8 @@ def _has_scales(names: Iterable[str]) -> bool:
 
 
 def _resnet(
-    names: Mapping[str, str], shapes: Mapping[str, Shape], settings: Settings
-) -> tuple[dict[str, Part], ResNetConfig]:
+    names: Mapping[str, str], shapes: Mapping[str, Shape], settings: SourceSettings
+) -> tuple[dict[str, ArraySource], ResNetConfig]:
     kind, padding = settings.config.get("layer_type", "preactivation"), settings.config.get("global_padding")
     if kind != "preactivation" or padding is not None:
         raise UserError(
@@ -133,18 +139,18 @@ def _resnet(
             "vitlab's ResNets are BiT's own: 'preactivation' and null"
         )
     heads = {"classifier.1.weight": "head.fc.weight", "classifier.1.bias": "head.fc.bias"}
-    parts = {heads.get(name, name): Part((source,)) for name, source in names.items()}
-    if "head.fc.weight" in parts:
-        parts["head.fc.weight"] = Part(("classifier.1.weight",), _as_convolution)
-    known = Known(settings.where, "erf", asked=settings.image_size)
-    return parts, resnet_config(shapes_after(parts, shapes, settings.where), known)
+    sources = {heads.get(name, name): ArraySource((source,)) for name, source in names.items()}
+    if "head.fc.weight" in sources:
+        sources["head.fc.weight"] = ArraySource(("classifier.1.weight",), _as_convolution)
+    hints = Hints(settings.where, "erf", asked=settings.image_size)
+    return sources, resnet_config(shapes_after(sources, shapes, settings.where), hints)
 
 
 def _as_convolution(weight: Tensor) -> Tensor:
     return weight[:, :, None, None]
 
 
-def _known(settings: Settings, *, scaled: bool) -> Known:
+def _hints(settings: SourceSettings, *, scaled: bool) -> Hints:
     """What config.json says; where there is none, the defaults of ViTConfig, or of Dinov2Config with LayerScale."""
     values, where = settings.config, settings.where
     activation = values.get("hidden_act", "gelu")
@@ -153,7 +159,7 @@ def _known(settings: Settings, *, scaled: bool) -> Known:
     heads, eps = values.get("num_attention_heads"), values.get("layer_norm_eps", 1e-6 if scaled else 1e-12)
     if not isinstance(eps, float | int) or not 0 < eps < 1:
         raise UserError(f"{where}: config.json has layer_norm_eps {eps!r}, a small number above 0 was expected")
-    return Known(
+    return Hints(
         where,
         GELUS[activation],
         norm_eps=float(eps),
@@ -163,16 +169,16 @@ def _known(settings: Settings, *, scaled: bool) -> Known:
     )
 
 
-def _preprocessing(config: ModelConfig, settings: Settings, *, dino: bool) -> Preprocessing:
+def _preprocessing(config: ModelConfig, settings: SourceSettings, *, dino: bool) -> Preprocessing:
     if settings.preprocessor:
         return preprocessors.from_transformers(settings.preprocessor, config.image_hw, settings.where)
     imagenet = dino or settings.config.get("model_type") in IMAGENET_KINDS
     statistics = "ImageNet's mean and std" if imagenet else "mean and std 0.5"
-    log.warning("%s: no preprocessor_config.json beside the weights: %s are taken", settings.where, statistics)
+    log.warning("%s: no preprocessor_config.json beside the weights: %s are assumed", settings.where, statistics)
     return preprocessors.imagenet(config.image_hw, "bicubic") if imagenet else Preprocessing(config.image_hw)
 
 
-def _classes(config: ModelConfig, settings: Settings) -> tuple[str, ...] | None:
+def _classes(config: ModelConfig, settings: SourceSettings) -> tuple[str, ...] | None:
     """The names in id2label; transformers fills it with LABEL_0, LABEL_1, ... where nobody named them."""
     given = settings.config.get("id2label")
     if not isinstance(given, dict) or set(given) != {str(index) for index in range(config.num_classes)}:

@@ -14,8 +14,8 @@ from pathlib import Path
 import torch
 
 from vitlab.errors import UserError
-from vitlab.weights.pickles import MOST_PICKLE_BYTES, TensorOutline, outline
-from vitlab.weights.tensors import (
+from vitlab.weights.readers.pickles import MOST_PICKLE_BYTES, TensorOutline, outline
+from vitlab.weights.readers.tensors import (
     TORCH_TYPES,
     Declared,
     TensorFile,
@@ -24,7 +24,7 @@ from vitlab.weights.tensors import (
     check_expansion,
     shown,
 )
-from vitlab.weights.zips import entries_of
+from vitlab.weights.readers.zips import entries_of
 
 # Where the weights are among a checkpoint's other values: DINO trains a teacher, DeiT and MAE save under "model".
 HOLDERS = ("teacher", "model", "state_dict", "model_state_dict", "module", "student")
@@ -93,7 +93,9 @@ def _entry(path: Path, entry: zipfile.ZipInfo) -> bytes:
         with zipfile.ZipFile(path) as archive:
             return archive.read(entry)
     except (zipfile.BadZipFile, zlib.error, OSError, EOFError, ValueError) as error:
-        raise UserError(f"{path}: a truncated or damaged PyTorch file ({shown(str(error))}); get it again") from error
+        raise UserError(
+            f"{path}: a truncated or damaged PyTorch file ({shown(str(error))}); download it again"
+        ) from error
 
 
 def _weights(where: str, value: object) -> dict[str, TensorOutline]:
@@ -117,12 +119,12 @@ def _check_storage(where: str, name: str, tensor: TensorOutline, entry: zipfile.
     numbers = (tensor.offset, storage.elements, *tensor.shape, *tensor.stride)
     whole = all(isinstance(number, int) and not isinstance(number, bool) and number >= 0 for number in numbers)
     if entry is None or not whole or len(tensor.shape) != len(tensor.stride):
-        raise UserError(f"{where}: array '{shown(name)}' has no numbers in the file; get it again")
+        raise UserError(f"{where}: array '{shown(name)}' has no numbers in the file; download it again")
     item = TORCH_TYPES[storage.dtype].itemsize if storage.dtype in TORCH_TYPES else None
     last = tensor.offset + sum((side - 1) * step for side, step in zip(tensor.shape, tensor.stride, strict=True))
     outside = 0 not in tensor.shape and last >= storage.elements
     if outside or (item is not None and storage.elements * item != entry.file_size):
         raise UserError(
             f"{where}: array '{shown(name)}' declares {math.prod(tensor.shape)} numbers of a storage of "
-            f"{storage.elements}, its entry has {entry.file_size} bytes; get the file again"
+            f"{storage.elements}, its entry has {entry.file_size} bytes; download it again"
         )

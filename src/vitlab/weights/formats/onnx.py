@@ -3,7 +3,7 @@
 import contextlib
 import json
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +11,10 @@ import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from vitlab.errors import UserError
-from vitlab.files import write_bytes
 from vitlab.models.build import Model
-from vitlab.weights.native import description_of
-from vitlab.weights.read_onnx import METADATA_KEY
+from vitlab.weights.formats.exporting import write_file
+from vitlab.weights.formats.native import description_of
+from vitlab.weights.readers.onnx import ARRAYS_KEY, CONFIG_KEY
 
 # A protocol buffer ends at 2 GiB; some of it is the graph.
 MOST_BYTES = 2**31 - 2**26
@@ -24,13 +24,12 @@ INPUT, OUTPUT = "images", "logits"
 def save(model: Model, path: Path) -> None:
     """Write the model as it evaluates: input `images` (batch, 3, height, width), normalised; output `logits`.
 
-    What the model is and how its images are prepared stands in the file's metadata, as JSON under "vitlab".
+    The file's metadata has vitlab's config.json under "vitlab", and the arrays keep their names, so that `load_model`
+    reads the model back.
 
     Raises:
         UserError: onnx or onnxscript is not installed, the model is too large for one file, or `path` is a folder.
     """
-    if path.is_dir():
-        raise UserError(f"{path}: is a folder, onnx is one file; give a name such as model.onnx")
     size = sum(array.numel() * array.element_size() for array in model.state_dict().values())
     if size > MOST_BYTES:
         raise UserError(f"onnx holds at most 2 GiB in one file, this model has {size / 2**30:.1f} GiB; use vitlab")
@@ -42,15 +41,21 @@ def save(model: Model, path: Path) -> None:
     graph = _exported(model)
     _shield_zero_padding(graph)
     _forget_origin(graph)
-    entry = graph.metadata_props.add()
-    entry.key, entry.value = METADATA_KEY, json.dumps(description_of(model))
-    write_bytes(path, graph.SerializeToString())
+    names = list(model.state_dict())
+    lost = set(names) - {array.name for array in graph.graph.initializer}
+    assert not lost, f"the exporter of PyTorch {torch.__version__} has lost {sorted(lost)}"
+    for key, value in ((CONFIG_KEY, description_of(model)), (ARRAYS_KEY, names)):
+        entry = graph.metadata_props.add()
+        entry.key, entry.value = key, json.dumps(value)
+    write_file(path, graph.SerializeToString(), example="model.onnx")
 
 
 def _exported(model: Model) -> Any:
     """The ONNX graph, with a symbolic batch size. The model is left as it was."""
+    import onnxscript.optimizer
+
     height, width = model.config.image_hw
-    # Two images: PyTorch takes an example of one for a constant.
+    # Two images: PyTorch treats a batch size of one as a constant.
     example = torch.zeros(2, 3, height, width, device=next(model.parameters()).device)
     batch = torch.export.Dim("batch")
     with _evaluating(model), warnings.catch_warnings(), sdpa_kernel(SDPBackend.MATH), torch.no_grad():
@@ -58,13 +63,28 @@ def _exported(model: Model) -> Any:
         warnings.simplefilter("ignore")
         program = torch.export.export(model, (example,), dynamic_shapes=({0: batch},), strict=True)
         made = torch.onnx.export(
-            program, dynamo=True, input_names=[INPUT], output_names=[OUTPUT], external_data=False, verbose=False
+            program,
+            dynamo=True,
+            input_names=[INPUT],
+            output_names=[OUTPUT],
+            external_data=False,
+            verbose=False,
+            optimize=False,
         )
-    assert made is not None
+        assert made is not None
+        # Not torch's own optimisation, which folds, merges and drops parameters: the file could not be read back.
+        onnxscript.optimizer.inline(made.model)
+        onnxscript.optimizer.fold_constants(made.model, should_fold=_keeping(model.state_dict().keys()))
+        onnxscript.optimizer.remove_unused_nodes(made.model)
     graph = made.model_proto
     for value in (*graph.graph.input, *graph.graph.output):
         value.type.tensor_type.shape.dim[0].dim_param = "batch"
     return graph
+
+
+def _keeping(names: Collection[str]) -> Callable[[Any], bool | None]:
+    """A rule for the optimiser: no parameter is folded into another array; onnxruntime does so when it loads a file."""
+    return lambda node: False if any(value is not None and value.name in names for value in node.inputs) else None
 
 
 @contextlib.contextmanager
@@ -93,8 +113,8 @@ def _shield_zero_padding(graph: Any) -> None:
 
 
 def _forget_origin(graph: Any) -> None:
-    """Take out what the exporter notes for its own developers: paths and lines of this machine's source files."""
+    """Remove what the exporter notes for its own developers: paths and lines of this machine's source files."""
     inner = graph.graph
-    for part in (graph, inner, *inner.node, *inner.input, *inner.output, *inner.value_info, *inner.initializer):
-        part.ClearField("metadata_props")
-        part.ClearField("doc_string")
+    for message in (graph, inner, *inner.node, *inner.input, *inner.output, *inner.value_info, *inner.initializer):
+        message.ClearField("metadata_props")
+        message.ClearField("doc_string")

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from vitlab.weights import layouts
+from vitlab.weights.formats import layouts
 from vitlab.weights.plan import as_is
 
 
@@ -26,7 +26,7 @@ def _out_to_flax(tensor: Tensor, heads: int) -> tuple[Tensor, ...]:
 
 
 @dataclass(frozen=True)
-class Row:
+class FlaxArray:
     """One of our arrays, the Flax arrays it is made of, and both ways between them.
 
     `go` takes our array and the number of attention heads.
@@ -40,7 +40,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Numbering:
-    """How a version of Flax numbered the parts of an encoder block."""
+    """How a version of Flax numbered the layers of an encoder block."""
 
     second_norm: str
     attention: str
@@ -51,32 +51,32 @@ ORIGINAL = Numbering("LayerNorm_2", "MultiHeadDotProductAttention_1", "MlpBlock_
 LINEN = Numbering("LayerNorm_1", "MultiHeadDotProductAttention_0", "MlpBlock_0")
 
 
-def _dense(ours: str, theirs: str) -> list[Row]:
+def _dense(ours: str, theirs: str) -> list[FlaxArray]:
     return [
-        Row(f"{ours}.weight", (f"{theirs}/kernel",), layouts.transposed, _transposed),
-        Row(f"{ours}.bias", (f"{theirs}/bias",)),
+        FlaxArray(f"{ours}.weight", (f"{theirs}/kernel",), layouts.transposed, _transposed),
+        FlaxArray(f"{ours}.bias", (f"{theirs}/bias",)),
     ]
 
 
-def _norm(ours: str, theirs: str) -> list[Row]:
-    return [Row(f"{ours}.weight", (f"{theirs}/scale",)), Row(f"{ours}.bias", (f"{theirs}/bias",))]
+def _norm(ours: str, theirs: str) -> list[FlaxArray]:
+    return [FlaxArray(f"{ours}.weight", (f"{theirs}/scale",)), FlaxArray(f"{ours}.bias", (f"{theirs}/bias",))]
 
 
-def _group_norm(ours: str, theirs: str, scale: str, bias: str) -> list[Row]:
+def _group_norm(ours: str, theirs: str, scale: str, bias: str) -> list[FlaxArray]:
     return [
-        Row(f"{ours}.weight", (f"{theirs}/{scale}",), layouts.flat),
-        Row(f"{ours}.bias", (f"{theirs}/{bias}",), layouts.flat),
+        FlaxArray(f"{ours}.weight", (f"{theirs}/{scale}",), layouts.flat),
+        FlaxArray(f"{ours}.bias", (f"{theirs}/{bias}",), layouts.flat),
     ]
 
 
-def _conv(ours: str, theirs: str) -> Row:
-    return Row(f"{ours}.weight", (f"{theirs}/kernel",), layouts.conv_from_hwio, _to_hwio)
+def _conv(ours: str, theirs: str) -> FlaxArray:
+    return FlaxArray(f"{ours}.weight", (f"{theirs}/kernel",), layouts.conv_from_hwio, _to_hwio)
 
 
 TOP = [
-    Row("cls_token", ("cls",)),
+    FlaxArray("cls_token", ("cls",)),
     _conv("patch_embed.proj", "embedding"),
-    Row("patch_embed.proj.bias", ("embedding/bias",)),
+    FlaxArray("patch_embed.proj.bias", ("embedding/bias",)),
     *_norm("norm", "Transformer/encoder_norm"),
     *_dense("pre_logits", "pre_logits"),
     *_dense("head", "head"),
@@ -86,24 +86,24 @@ POSITIONS = "Transformer/posembed_input/pos_embedding"
 PATCH_POSITIONS = "pos_embedding"
 
 
-def block(ours: str, theirs: str, numbering: Numbering) -> list[Row]:
+def block(ours: str, theirs: str, numbering: Numbering) -> list[FlaxArray]:
     """The rows of one encoder block, `ours` such as "blocks.0", `theirs` such as "Transformer/encoderblock_0"."""
     attention = f"{theirs}/{numbering.attention}"
     three = ("query", "key", "value")
     kernels, biases = ([f"{attention}/{part}/{leaf}" for part in three] for leaf in ("kernel", "bias"))
     return [
         *_norm(f"{ours}.norm1", f"{theirs}/LayerNorm_0"),
-        Row(f"{ours}.attn.qkv.weight", tuple(kernels), layouts.qkv_weight_from_flax, layouts.qkv_weight_to_flax),
-        Row(f"{ours}.attn.qkv.bias", tuple(biases), layouts.qkv_bias_from_flax, layouts.qkv_bias_to_flax),
-        Row(f"{ours}.attn.proj.weight", (f"{attention}/out/kernel",), layouts.out_weight_from_flax, _out_to_flax),
-        Row(f"{ours}.attn.proj.bias", (f"{attention}/out/bias",)),
+        FlaxArray(f"{ours}.attn.qkv.weight", tuple(kernels), layouts.qkv_weight_from_flax, layouts.qkv_weight_to_flax),
+        FlaxArray(f"{ours}.attn.qkv.bias", tuple(biases), layouts.qkv_bias_from_flax, layouts.qkv_bias_to_flax),
+        FlaxArray(f"{ours}.attn.proj.weight", (f"{attention}/out/kernel",), layouts.out_weight_from_flax, _out_to_flax),
+        FlaxArray(f"{ours}.attn.proj.bias", (f"{attention}/out/bias",)),
         *_norm(f"{ours}.norm2", f"{theirs}/{numbering.second_norm}"),
         *_dense(f"{ours}.mlp.fc1", f"{theirs}/{numbering.mlp}/Dense_0"),
         *_dense(f"{ours}.mlp.fc2", f"{theirs}/{numbering.mlp}/Dense_1"),
     ]
 
 
-def stem(blocks: Sequence[int]) -> list[Row]:
+def stem(blocks: Sequence[int]) -> list[FlaxArray]:
     """The rows of a hybrid's stem with that many units in each stage."""
     root = "patch_embed.backbone"
     rows = [_conv(f"{root}.stem.conv", "conv_root"), *_group_norm(f"{root}.stem.norm", "gn_root", "scale", "bias")]
@@ -119,7 +119,7 @@ def stem(blocks: Sequence[int]) -> list[Row]:
     return rows
 
 
-def resnet(blocks: Sequence[int]) -> list[Row]:
+def resnet(blocks: Sequence[int]) -> list[FlaxArray]:
     """The rows of a BiT ResNet, under TensorFlow's names."""
     conv = "standardized_conv2d"
     rows = [_conv("stem.conv", f"resnet/root_block/{conv}")]
@@ -135,5 +135,5 @@ def resnet(blocks: Sequence[int]) -> list[Row]:
         *rows,
         *_group_norm("norm", "resnet/group_norm", "gamma", "beta"),
         _conv("head.fc", "resnet/head/conv2d"),
-        Row("head.fc.bias", ("resnet/head/conv2d/bias",)),
+        FlaxArray("head.fc.bias", ("resnet/head/conv2d/bias",)),
     ]

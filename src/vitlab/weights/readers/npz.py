@@ -12,8 +12,8 @@ import numpy as np
 import torch
 
 from vitlab.errors import UserError
-from vitlab.weights.tensors import Declared, TensorFile, as_float32, check_declared, check_expansion, shown
-from vitlab.weights.zips import entries_of
+from vitlab.weights.readers.tensors import Declared, TensorFile, as_float32, check_declared, check_expansion, shown
+from vitlab.weights.readers.zips import entries_of
 
 MAGIC = b"\x93NUMPY"
 # Bytes of the header's own length, by version of NumPy's array format.
@@ -48,7 +48,7 @@ def open_npz(path: Path) -> TensorFile:
     headers = {}
     try:
         with zipfile.ZipFile(path) as archive, warnings.catch_warnings():
-            warnings.simplefilter("error")  # types that NumPy has given up
+            warnings.simplefilter("error")  # types that NumPy has deprecated
             for name, entry in entries.items():
                 with archive.open(entry) as member:
                     headers[name] = _header(where, name, member, entry.file_size)
@@ -74,7 +74,7 @@ def open_npz(path: Path) -> TensorFile:
 
 def _header(where: str, name: str, member: IO[bytes], size: int) -> tuple[tuple[int, ...], np.dtype, bool]:
     text = _header_text(member)
-    # A literal of constants; NumPy's own reader also tries to mend headers that Python 2 wrote.
+    # A literal of constants; NumPy's own reader also tries to repair headers that Python 2 wrote.
     header = ast.literal_eval(text)
     if not isinstance(header, dict) or header.keys() != {"descr", "fortran_order", "shape"}:
         raise ValueError("a header without type, order and shape")
@@ -86,7 +86,9 @@ def _header(where: str, name: str, member: IO[bytes], size: int) -> tuple[tuple[
         )
     shape = check_declared(where, name, tuple(header["shape"]))
     if math.prod(shape) * dtype.itemsize != size - member.tell():
-        raise UserError(f"{where}: array '{shown(name)}' declares another size than the archive holds; get it again")
+        raise UserError(
+            f"{where}: array '{shown(name)}' declares another size than the archive holds; download it again"
+        )
     return shape, dtype, bool(header["fortran_order"])
 
 
@@ -116,4 +118,4 @@ def _type_name(dtype: np.dtype) -> str:
 
 
 def _damaged(where: str, error: Exception) -> UserError:
-    return UserError(f"{where}: a truncated or damaged npz archive ({shown(str(error))}); get it again")
+    return UserError(f"{where}: a truncated or damaged npz archive ({shown(str(error))}); download it again")

@@ -13,27 +13,27 @@ from vitlab.files import write_json
 from vitlab.models.build import Model
 from vitlab.recipes.configs import Gelu, ModelConfig, ResNetConfig, ViTConfig
 from vitlab.recipes.preprocessing import Preprocessing
-from vitlab.weights import layouts, preprocessors
-from vitlab.weights.architecture import (
-    Known,
+from vitlab.weights.formats import layouts, preprocessors
+from vitlab.weights.formats.architecture import (
+    Hints,
     as_size,
+    check_supported,
     has_class_row,
+    prefix_before,
     resnet_config,
     shapes_after,
     token_size,
     vit_config,
 )
-from vitlab.weights.exporting import Holds, check_holds, state_of
-from vitlab.weights.folders import new_folder
-from vitlab.weights.naming import check_native_parts, prefix_before
-from vitlab.weights.plan import Part, Plan, Settings, as_is
-from vitlab.weights.tensors import Shape
+from vitlab.weights.formats.exporting import FormatLimits, check_limits, new_folder, state_of
+from vitlab.weights.plan import ArraySource, LoadPlan, SourceSettings, as_is
+from vitlab.weights.readers.tensors import Shape
 
 log = logging.getLogger(__name__)
 
-HOLDS = Holds("timm", representation=False)
+LIMITS = FormatLimits("timm", representation=False)
 PATCHES, ROOT = "patch_embed.proj.weight", "stem.conv.weight"
-# Known, and not part of the classifier: counted in a log line.
+# Hints, and not part of the classifier: counted in a log line.
 LEFT_OUT = {
     r"mask_token": "the token of masked training",
     r"decoder.*": "the decoder of masked training",
@@ -76,29 +76,29 @@ def recognise(shapes: Mapping[str, Shape]) -> bool:
     return any(name.endswith((PATCHES, "stages.0.blocks.0.conv1.weight")) for name in shapes)
 
 
-def plan(shapes: Mapping[str, Shape], settings: Settings) -> Plan:
+def plan(shapes: Mapping[str, Shape], settings: SourceSettings) -> LoadPlan:
     """The model that the arrays fit, and the variant that a config.json of timm's names.
 
     Raises:
-        UserError: no whole model, or one with parts that vitlab's models do not have.
+        UserError: an incomplete model, or one with components that vitlab's models do not have.
     """
     where = settings.where
-    check_native_parts(shapes, where)
+    check_supported(shapes, where)
     landmark = PATCHES if any(name.endswith(PATCHES) for name in shapes) else ROOT
     names, dropped = _inside(shapes, prefix_before(shapes, landmark, where) or "")
-    parts = {ours: Part((theirs,)) for ours, theirs in names.items() if not ours.endswith(tuple(FOLDED))}
+    sources = {ours: ArraySource((theirs,)) for ours, theirs in names.items() if not ours.endswith(tuple(FOLDED))}
     config: ModelConfig
     if landmark == ROOT:
-        known = Known(where, "erf", asked=settings.image_size)
-        config = resnet_config(shapes_after(parts, shapes, where), known)
+        hints = Hints(where, "erf", asked=settings.image_size)
+        config = resnet_config(shapes_after(sources, shapes, where), hints)
     else:
-        parts |= _folded(names)
-        known = _known(_object(settings.config, "model_args"), settings)
-        if "pos_embed" in parts and "cls_token" in parts:
-            parts["pos_embed"] = Part((names["pos_embed"],), _positions(parts, shapes, known))
-        config = vit_config(shapes_after(parts, shapes, where), known)
+        sources |= _folded(names)
+        hints = _hints(_object(settings.config, "model_args"), settings)
+        if "pos_embed" in sources and "cls_token" in sources:
+            sources["pos_embed"] = ArraySource((names["pos_embed"],), _positions(sources, shapes, hints))
+        config = vit_config(shapes_after(sources, shapes, where), hints)
     preprocessing = _preprocessing(config, settings)
-    return Plan("a model under timm's names", config, parts, preprocessing, dropped, _classes(settings))
+    return LoadPlan("a model under timm's names", config, sources, preprocessing, dropped, _classes(settings))
 
 
 def _inside(shapes: Iterable[str], prefix: str) -> tuple[dict[str, str], dict[str, str]]:
@@ -120,9 +120,9 @@ def save(model: Model, path: Path) -> None:
     """Write a folder that `timm.create_model("local-dir:PATH", pretrained=True)` reads.
 
     Raises:
-        UserError: the model has parts that timm's has not, or is a hybrid or ResNet of a size that timm does not build.
+        UserError: the model has components that timm's lack, or is a hybrid or ResNet of a size that timm lacks.
     """
-    check_holds(model, HOLDS)
+    check_limits(model, LIMITS)
     config = model.config
     architecture, arguments = _described(config)
     description = {
@@ -177,7 +177,7 @@ def _described(config: ModelConfig) -> tuple[str, dict[str, object]]:
 
 
 def _ours(name: str) -> str:
-    # A stem without stages is timm's whole backbone, so it goes without the name "stem".
+    # A stem without stages is timm's complete backbone, which lacks the name "stem".
     name = re.sub(r"^patch_embed\.backbone\.(conv|norm)\.", r"patch_embed.backbone.stem.\1.", name)
     return re.sub(r"^pre_logits\.fc\.", "pre_logits.", name)
 
@@ -188,9 +188,9 @@ def _theirs(name: str, config: ModelConfig) -> str:
     return name
 
 
-def _folded(names: Mapping[str, str]) -> dict[str, Part]:
+def _folded(names: Mapping[str, str]) -> dict[str, ArraySource]:
     """LayerScale multiplies a projection's output, so it is folded into the projection."""
-    parts = {}
+    sources = {}
     for ours, theirs in names.items():
         for scale, projection in FOLDED.items():
             if ours.endswith(f".{scale}"):
@@ -198,23 +198,23 @@ def _folded(names: Mapping[str, str]) -> dict[str, Part]:
                 for leaf in ("weight", "bias"):
                     source = names.get(f"{block}{projection}.{leaf}")
                     if source is not None:
-                        parts[f"{block}{projection}.{leaf}"] = Part((source, theirs), layouts.scaled_rows)
-    return parts
+                        sources[f"{block}{projection}.{leaf}"] = ArraySource((source, theirs), layouts.scaled_rows)
+    return sources
 
 
-def _positions(parts: Mapping[str, Part], shapes: Mapping[str, Shape], known: Known) -> Callable[..., Tensor]:
-    after = shapes_after(parts, shapes, known.where)
-    if len(after["pos_embed"]) != 3 or has_class_row(after["pos_embed"][1], token_size(after, known), known):
+def _positions(sources: Mapping[str, ArraySource], shapes: Mapping[str, Shape], hints: Hints) -> Callable[..., Tensor]:
+    after = shapes_after(sources, shapes, hints.where)
+    if len(after["pos_embed"]) != 3 or has_class_row(after["pos_embed"][1], token_size(after, hints), hints):
         return as_is
     return layouts.without_class_row
 
 
-def _known(arguments: Mapping[str, object], settings: Settings) -> Known:
+def _hints(arguments: Mapping[str, object], settings: SourceSettings) -> Hints:
     name = arguments.get("act_layer", "gelu")
     if not isinstance(name, str) or name not in GELUS:
         raise UserError(f"{settings.where}: act_layer {name!r} is no GELU; vitlab's models have {', '.join(GELUS)}")
     heads = arguments.get("num_heads")
-    return Known(
+    return Hints(
         settings.where,
         GELUS[name],
         heads=heads if isinstance(heads, int) else None,
@@ -223,15 +223,15 @@ def _known(arguments: Mapping[str, object], settings: Settings) -> Known:
     )
 
 
-def _input_size(settings: Settings) -> object:
+def _input_size(settings: SourceSettings) -> object:
     size = _object(settings.config, "pretrained_cfg").get("input_size")
     return size[1:] if isinstance(size, list) and len(size) == 3 else None
 
 
-def _preprocessing(config: ModelConfig, settings: Settings) -> Preprocessing:
+def _preprocessing(config: ModelConfig, settings: SourceSettings) -> Preprocessing:
     given = _object(settings.config, "pretrained_cfg")
     if not given:
-        log.warning("%s: no preprocessing beside the weights: ImageNet's mean and std are taken", settings.where)
+        log.warning("%s: no preprocessing beside the weights: ImageNet's mean and std are assumed", settings.where)
         return preprocessors.imagenet(config.image_hw, "bicubic")
     found = preprocessors.from_timm(given, config.image_hw, settings.where)
     if settings.preprocessor:
@@ -240,7 +240,7 @@ def _preprocessing(config: ModelConfig, settings: Settings) -> Preprocessing:
     return found
 
 
-def _classes(settings: Settings) -> tuple[str, ...] | None:
+def _classes(settings: SourceSettings) -> tuple[str, ...] | None:
     names = settings.config.get("label_names")
     return tuple(str(name) for name in names) if isinstance(names, list) else None
 

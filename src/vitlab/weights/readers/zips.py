@@ -5,7 +5,7 @@ import zipfile
 from pathlib import Path
 
 from vitlab.errors import UserError
-from vitlab.weights.tensors import MOST_ARRAYS, shown
+from vitlab.weights.readers.tensors import MOST_ARRAYS, shown
 
 ENCRYPTED = 0x1
 KNOWN_COMPRESSIONS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
@@ -23,13 +23,13 @@ def entries_of(path: Path) -> list[zipfile.ZipInfo]:
             entries = archive.infolist()
     except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError, struct.error) as error:
         reason = shown(str(error))
-        raise UserError(f"{path}: a truncated or damaged zip archive ({reason}); get it again") from error
+        raise UserError(f"{path}: a truncated or damaged zip archive ({reason}); download it again") from error
     if len(entries) > MOST_ARRAYS:
         raise UserError(f"{path}: holds {len(entries)} entries, no model has more than {MOST_ARRAYS}")
     seen: set[str] = set()
     for entry in entries:
         if entry.filename in seen:
-            raise UserError(f"{path}: holds entry '{shown(entry.filename)}' twice; get it again")
+            raise UserError(f"{path}: holds entry '{shown(entry.filename)}' twice; download it again")
         seen.add(entry.filename)
         if entry.flag_bits & ENCRYPTED or entry.compress_type not in KNOWN_COMPRESSIONS:
             raise UserError(f"{path}: entry '{shown(entry.filename)}' is encrypted or of an unknown compression")

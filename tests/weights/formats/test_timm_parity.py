@@ -119,7 +119,7 @@ def test_a_bare_file_is_erf_with_imagenets_statistics(timm, tmp_path, caplog):
         ours = load_model(tmp_path / "x")
     assert ours.config.gelu == "erf"
     assert ours.preprocessing.mean == (0.485, 0.456, 0.406)
-    assert "ImageNet's mean and std are taken" in caplog.text
+    assert "ImageNet's mean and std are assumed" in caplog.text
     images = images_for(ours)
     with torch.no_grad():
         assert largest_difference(theirs(images), ours(images)) <= TOLERANCE
@@ -153,7 +153,7 @@ def test_heads_of_a_width_that_nothing_names_are_asked_for(tmp_path):
     save_model(tiny(hidden=96, heads=2), tmp_path / "ours", format="timm")
     assert load_model(tmp_path / "ours").config.heads == 2
     (tmp_path / "ours" / "config.json").unlink()
-    with pytest.raises(UserError, match="do not tell the number of heads of width 96; put a config.json beside"):
+    with pytest.raises(UserError, match="do not determine the number of heads of width 96; put a config.json beside"):
         load_model(tmp_path / "ours")
 
 

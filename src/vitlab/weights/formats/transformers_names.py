@@ -9,8 +9,8 @@ from collections.abc import Mapping, Sequence
 
 from torch import Tensor
 
-from vitlab.weights import layouts
-from vitlab.weights.plan import Part
+from vitlab.weights.formats import layouts
+from vitlab.weights.plan import ArraySource
 
 STEM = r"embeddings\.patch_embeddings\.backbone\.(?:bit\.)?"
 # From theirs to vitlab's, with query, key and value still apart.
@@ -61,28 +61,28 @@ def ours(name: str) -> str:
     return name
 
 
-def vit_parts(names: Mapping[str, str]) -> dict[str, Part]:
-    """Parts of a ViT from `ours` names to those in the file: qkv stacked, LayerScale folded in."""
-    parts = {}
+def vit_sources(names: Mapping[str, str]) -> dict[str, ArraySource]:
+    """A ViT's arrays from `ours` names to those in the file: qkv stacked, LayerScale folded in."""
+    sources = {}
     for name, source in names.items():
         block, _, inner = name.partition(".attn.")
         scale = next((scale for scale in SCALES.values() if name.endswith(f".{scale}")), None)
         if inner in ("query.weight", "query.bias"):
             leaf = inner.removeprefix("query.")
-            sources = [names.get(f"{block}.attn.{part}.{leaf}") for part in THREE]
-            if None not in sources:
-                parts[f"{block}.attn.qkv.{leaf}"] = Part(tuple(filter(None, sources)), layouts.stacked)
+            three = [names.get(f"{block}.attn.{projection}.{leaf}") for projection in THREE]
+            if None not in three:
+                sources[f"{block}.attn.qkv.{leaf}"] = ArraySource(tuple(filter(None, three)), layouts.stacked)
         elif scale is None and not inner.startswith(THREE):
-            parts.setdefault(name, Part((source,)))
+            sources.setdefault(name, ArraySource((source,)))
         elif scale is not None:
-            parts |= _scaled(name.removesuffix(scale), scale, names)
-    return parts
+            sources |= _scaled(name.removesuffix(scale), scale, names)
+    return sources
 
 
-def _scaled(block: str, scale: str, names: Mapping[str, str]) -> dict[str, Part]:
+def _scaled(block: str, scale: str, names: Mapping[str, str]) -> dict[str, ArraySource]:
     projection = next(projection for projection, own in SCALES.items() if own == scale)
     keys = [f"{block}{projection}.{leaf}" for leaf in ("weight", "bias")]
-    return {key: Part((names[key], names[block + scale]), layouts.scaled_rows) for key in keys if key in names}
+    return {key: ArraySource((names[key], names[block + scale]), layouts.scaled_rows) for key in keys if key in names}
 
 
 def vit_arrays(state: Mapping[str, Tensor], *, headless: bool) -> dict[str, Tensor]:

@@ -15,8 +15,8 @@ from safetensors.torch import load_file, save_file
 
 from vitlab.errors import UserError
 from vitlab.weights import load_model, save_model
+from weights.formats.test_flax_layouts import scanned
 from weights.helpers import golden_arrays, golden_cases, save_npz, tiny
-from weights.test_flax_layouts import scanned
 
 CASES = golden_cases()
 
@@ -70,7 +70,7 @@ def test_pickled_code_is_named_and_never_run(place, protocol, tmp_path):
     message = refused(source)
     if place != "bare" or protocol > 1:
         assert "posix.system" in message or "nt.system" in message
-        assert "vitlab executes none" in message
+        assert "vitlab executes nothing" in message
     assert not canary.exists()
 
 
@@ -125,7 +125,7 @@ def test_an_npz_bomb_is_refused_by_its_declared_size(tmp_path):
     source = save_npz(tmp_path / "x", golden_arrays(CASES["ViT-tiny-test_8"]))
     deflated_zeros(source, (2**26,), "Transformer/extra")
     message = refused(source)
-    assert "taken for a compression bomb" in message
+    assert "treated as a compression bomb" in message
     assert "268530996" in message or "2685" in message
 
 
@@ -135,7 +135,7 @@ def test_a_bomb_that_looks_like_a_model_is_refused_too(tmp_path):
     source = save_npz(tmp_path / "x", arrays)
     deflated_zeros(source, (32, 2**20), "head/kernel")
     deflated_zeros(source, (2**20,), "head/bias")
-    assert "taken for a compression bomb" in refused(source)
+    assert "treated as a compression bomb" in refused(source)
 
 
 def test_a_header_that_lies_about_its_array_is_refused(tmp_path):
@@ -158,7 +158,7 @@ def test_compressed_torch_files_are_refused(tmp_path):
 
 def test_views_that_unfold_a_small_storage_are_refused(tmp_path):
     torch.save({"head.weight": torch.zeros(1).expand(2**14, 2**14)}, tmp_path / "x")
-    assert "taken for a compression bomb" in refused(tmp_path / "x")
+    assert "treated as a compression bomb" in refused(tmp_path / "x")
 
 
 def rewritten(path, change):
@@ -189,7 +189,7 @@ def test_a_tensor_outside_its_storage_is_refused(old, new, expected, tmp_path):
     rewritten(tmp_path / "x", change)
     message = refused(tmp_path / "x")
     assert expected in message
-    assert "get the file again" in message or "get it again" in message
+    assert "download it again" in message
 
 
 @pytest.mark.filterwarnings("ignore:Duplicate name")
@@ -295,7 +295,7 @@ def test_truncated_files_are_refused_at_any_length(kind, tmp_path):
     for cut in sorted(cuts):
         (tmp_path / "cut").write_bytes(whole[:cut])
         message = refused(tmp_path / "cut")
-        assert "get it again" in message or "not a weights file" in message or "damaged" in message
+        assert "download it again" in message or "not a weights file" in message or "damaged" in message
 
 
 @pytest.mark.parametrize("kind", ["safetensors", "npz", "pt"])
@@ -343,7 +343,7 @@ def test_a_folder_with_the_config_of_another_model_is_told_so(tmp_path):
     save_model(tiny(hidden=192, heads=3), tmp_path / "large")
     (tmp_path / "large" / "config.json").replace(tmp_path / "small" / "config.json")
     message = refused(tmp_path / "small")
-    assert "taken for vitlab folder and a ViT of 2 layers, width 192" in message
+    assert "recognised as vitlab's own format and a ViT of 2 layers, width 192" in message
     assert "misshaped" in message
 
 

@@ -1,0 +1,1 @@
+"""The formats of weights: which array is which of ours, and back."""
