@@ -358,7 +358,7 @@ def test_smallnorb(tmp_path):
     whole = path.read_bytes()
     for damaged, message in (
         (whole[:-1], "its size does not fit"),
-        (b"x" * 40, "none of SmallNORB's files"),
+        (b"x" * 40, "not one of SmallNORB's files"),
         (b"", "none of"),
     ):
         path.write_bytes(damaged)
