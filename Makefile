@@ -4,7 +4,7 @@ BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 TESTS ?= tests
 
-.PHONY: demo test test-faults lint bench bench-data bench-fewshot bench-step bench-gpu docs clean
+.PHONY: demo test test-faults lint dist bench bench-data bench-fewshot bench-step bench-gpu docs clean
 
 demo: .venv/ready
 	$(BIN)/vitlab demo
@@ -23,6 +23,16 @@ lint: .venv/ready-dev
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+# Source archive and wheel, made from it; then the demo from the wheel alone: a fresh environment, outside this checkout.
+dist: .venv/ready-dev
+	rm -rf dist
+	PIP_CONSTRAINT=constraints.txt $(BIN)/python -m build
+	$(BIN)/python tools/check_wheel.py dist/*.whl
+	set -e; folder=$$(mktemp -d); trap "rm -rf $$folder" EXIT; \
+		$(PYTHON) -m venv $$folder/venv; \
+		pip="$$folder/venv/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt"; \
+		$$pip torch; $$pip dist/*.whl; cd $$folder; env -u PYTHONPATH venv/bin/vitlab demo
 
 bench: .venv/ready-dev
 	$(BIN)/python benchmarks/demo.py
@@ -64,7 +74,7 @@ docs: .venv/ready-dev
 	$(BIN)/python docs/make_tutorial.py
 
 clean:
-	rm -rf .venv build
+	rm -rf .venv build dist
 
 # torch comes first and alone, under its pin: then nothing that follows pulls CUDA packages onto a CPU machine.
 .venv/torch: constraints.txt

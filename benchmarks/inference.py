@@ -1,6 +1,6 @@
 """The paper's Figure 12 on this machine, in small: benchmarks/results/inference.json.
 
-On a GPU `vitlab bench inference --plot inference.png` does the whole figure; this is a selection that a CPU can do.
+On a GPU `vitlab bench inference --plot inference.png` makes the complete figure; this is a selection for a CPU.
 """
 
 import contextlib
@@ -24,7 +24,7 @@ def main():
     with contextlib.redirect_stdout(printed):
         assert vitlab(WORDS.split()) == 0
     found = json.loads(printed.getvalue())["numbers"]
-    # Other work on the machine makes every speed too low; the load says how much there was.
+    # Other work on the machine lowers every throughput; the load average shows how much there was.
     about = {"date": date.today().isoformat(), "command": "vitlab " + WORDS, "load_average": os.getloadavg()[0]}
     RESULTS.write_text(json.dumps({**about, **found}, indent=2) + "\n")
 

@@ -1,12 +1,12 @@
-"""Measures the memory that training takes beside what the arithmetic says: benchmarks/results/memory.json.
+"""Measures the memory of training and compares it with the prediction: benchmarks/results/memory.json.
 
-On the CPU, in float32, each measurement is a process of its own: the growth of its largest resident size over two
-updates, from after torch, its libraries and a first small model were loaded. The C library is told to give freed memory
-back at once, so that what it keeps for later is not taken for the model's.
+On the CPU, in float32, each measurement is a process of its own: the growth of its peak resident size over two updates,
+after torch, its libraries and a first small model were loaded. The C library is set to return freed memory at once, so
+that what it would keep for later is not counted as the model's.
 
     python benchmarks/memory.py --device cuda
 
-measures bfloat16 training on a GPU: the growth of the most that its tensors took (results/memory_cuda.json).
+measures bfloat16 training on a GPU: the growth of the peak memory of its tensors (results/memory_cuda.json).
 """
 
 import argparse
@@ -39,13 +39,13 @@ CASES = {
 
 
 def resident(field):
-    """VmRSS, what the process has now, or VmHWM, the most it ever had, in bytes."""
+    """VmRSS, the current resident size of the process, or VmHWM, its peak, in bytes."""
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(field + ":"))
 
 
 def train(name, batch, runtime, image_size=224):
-    """Two updates on random images; the second one has the optimizer's moments too."""
+    """Two updates on random images; during the second the optimizer's moments exist."""
     model = create_model(name, image_size=image_size).to(runtime.device)
     replica = Replica(model, dict(model.named_parameters()), {}, model)
     optimizer = build_optimizer(replica.weights.values(), OptimizerConfig())
@@ -59,7 +59,7 @@ def train(name, batch, runtime, image_size=224):
 
 
 def measure_on_cpu(name, batch):
-    """Bytes by which this process grew at most, in training."""
+    """Peak growth of this process in training, in bytes."""
     torch.set_num_threads(1)
     train("ViT-Ti/32", 1, choose("cpu"), image_size=32)
     gc.collect()
@@ -70,14 +70,14 @@ def measure_on_cpu(name, batch):
 
 
 def in_a_process_of_its_own(name, batch):
-    """What `measure_on_cpu` finds in a fresh process."""
+    """`measure_on_cpu` in a new process."""
     command = [sys.executable, __file__, "--one", name, str(batch)]
     given = {**os.environ, "MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "0"}
     return int(subprocess.run(command, check=True, capture_output=True, text=True, env=given).stdout)
 
 
 def measure_on_gpu(name, batch):
-    """Bytes by which the GPU's tensors grew at most, in training; the libraries' workspaces are there before."""
+    """Peak growth of the GPU's tensors in training, in bytes; the libraries' workspaces are allocated before."""
     train("ViT-Ti/32", 1, choose("cuda"), image_size=32)
     gc.collect()
     torch.cuda.empty_cache()
@@ -88,7 +88,7 @@ def measure_on_gpu(name, batch):
 
 
 def compare(name, batch, device):
-    """One case, beside what is predicted."""
+    """One case: measured and predicted bytes."""
     measured = (measure_on_gpu if device == "cuda" else in_a_process_of_its_own)(name, batch)
     precision = "bfloat16" if device == "cuda" else "float32"
     predicted = memory.training_memory(zoo.get(name), batch, precision=precision).peak
@@ -97,7 +97,7 @@ def compare(name, batch, device):
 
 
 def main():
-    """All cases; exits with 1 where one is off by more than 15 %."""
+    """All cases; exits with 1 if one is off by more than 15 %."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--device", choices=CASES, default="cpu")
     parser.add_argument("--one", nargs=2, metavar=("MODEL", "BATCH"))

@@ -85,9 +85,9 @@ def _keep(picture: Image.Image, name: str, width: int) -> None:
 def _photograph(model: Model) -> Image.Image:
     """The inspector page with a cat on it."""
     limits = Limits()
-    gated = server.make_gated_app(model, choose("cpu"), name="ViT-S/14", host="127.0.0.1", limits=limits)
+    app = server.make_served_app(model, choose("cpu"), name="ViT-S/14", host="127.0.0.1", limits=limits)
     with server.listen("127.0.0.1", 0) as listener, tempfile.TemporaryDirectory() as folder:
-        running = server.make_server(gated, limits)
+        running = server.make_server(app, limits)
         thread = threading.Thread(target=running.run, kwargs={"sockets": [listener]})
         thread.start()
         try:

@@ -1,4 +1,4 @@
-"""Writes the tables of docs/recipes.md anew, from the recipes and from benchmarks/results.
+"""Writes the tables of docs/recipes.md from the recipes and from benchmarks/results.
 
 Usage: python docs/make_recipes.py
 """
@@ -22,7 +22,7 @@ def main() -> None:
 
 
 def written(page: str) -> str:
-    """The page with its tables made anew."""
+    """The page with its tables replaced."""
     for mark, text in (("recipes", recipes()), ("studies", all_studies()), ("fashion-mnist", fashion_mnist())):
         pattern = re.compile(rf"(<!-- {mark} -->\n).*?(<!-- end -->)", re.DOTALL)
         assert len(pattern.findall(page)) == 1, mark

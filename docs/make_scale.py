@@ -26,7 +26,10 @@ CLASSES = {"ImageNet": 1000, "ImageNet-21k": 21_843, "JFT-300M": 18_291}
 
 def table() -> str:
     """The rows as Markdown."""
-    head = "| model | run | GPUs | images a GPU | DDP, GB a GPU | FSDP, GB a GPU | FSDP and recompute | time |"
+    head = (
+        "| model | run | GPUs | images per GPU | DDP, peak GB per GPU | FSDP, peak GB per GPU "
+        "| FSDP and recompute | time |"
+    )
     lines = [head, "|---|---|--:|--:|--:|--:|--:|--:|"]
     for name, data, images, epochs in RUNS:
         config = zoo.configure(name, {"num_classes": CLASSES[data], "image_size": 224})
@@ -50,7 +53,7 @@ def table() -> str:
 
 
 def _fsdp_bytes(config: ViTConfig, batch: int, gpus: int, recompute: bool) -> float:
-    """What is held is divided; two blocks at a time are whole, in bfloat16."""
+    """Weights and optimizer states are sharded; two blocks at a time are gathered, in bfloat16."""
     needed = memory.training_memory(config, batch, precision="bfloat16", recompute=recompute)
     held = (needed.weights + needed.moments) / gpus
     gathered = needed.casts * 2 / config.layers

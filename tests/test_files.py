@@ -1,4 +1,4 @@
-"""Nothing is half-written: a file or a folder is the old one or the new one."""
+"""Writes are atomic: a file or a folder is the old one or the new one."""
 
 import pytest
 

@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 
 import vitlab
+from vitlab.evaluation.fewshot import solve
+from vitlab.recipes import cost, zoo
 
 STUB = Path(vitlab.__file__).with_suffix(".pyi")
 
@@ -35,9 +37,6 @@ def test_import_and_help_do_not_wait_for_heavy_packages(code):
 
 
 def test_the_promised_names_are_there():
-    from vitlab.evaluation.fewshot import solve
-    from vitlab.recipes import cost, zoo
-
     for promised in (
         vitlab.inspection.embedding_filters,
         vitlab.inspection.position_similarity,

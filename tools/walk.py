@@ -19,7 +19,7 @@ from vitlab.cli.main import main
 
 PACKAGE = Path(vitlab.__file__).resolve().parent
 LONGEST = 40  # lines of a function, its signature and docstring included
-BLOCK_FORWARD = ("layers.py", "Block.forward")
+MAIN, BLOCK_FORWARD = "cli/main.py:main", "Block.forward"
 
 
 class Walk:
@@ -33,15 +33,17 @@ class Walk:
 
     def note(self, frame: FrameType, event: str, argument: object) -> None:
         """A profile function: called whenever a function is entered."""
-        if event != "call" or frame.f_code in self.functions:
+        if event != "call":
+            return
+        if not self.chain and frame.f_code.co_qualname == BLOCK_FORWARD:
+            self.chain = _chain(frame)
+        if frame.f_code in self.functions:
             return
         name = _inside(frame.f_code)
         self.functions[frame.f_code] = name
         if not name:
             return
         (self.imported if frame.f_code.co_name == "<module>" else self.files).add(name)
-        if not self.chain and (Path(name).name, frame.f_code.co_qualname) == BLOCK_FORWARD:
-            self.chain = _chain(frame)
 
 
 def _inside(code: CodeType) -> str:
@@ -50,14 +52,14 @@ def _inside(code: CodeType) -> str:
 
 
 def _chain(frame: FrameType | None) -> list[str]:
-    """The package's own frames, `main` first."""
+    """The package's own frames from `main` on; none where the thread did not begin there."""
     names = []
     while frame is not None:
         if name := _inside(frame.f_code):
             names.append(f"{name}:{frame.f_code.co_qualname}")
         frame = frame.f_back
     names.reverse()
-    return names[names.index("cli/main.py:main") :] if "cli/main.py:main" in names else names
+    return names if names[0] == MAIN else []  # elsewhere: a thread of its own, which main waits for
 
 
 def long_functions() -> list[str]:

@@ -1,23 +1,23 @@
-"""What goes wrong through the user's hands: one line that says what, where, and how to mend it."""
+"""Errors that the command line reports in one line: what is wrong, where, and how to fix it."""
 
 import difflib
 from collections.abc import Iterable
 
 
 class UserError(ValueError):
-    """A mistake of the user's. The command line prints its message as one line and exits with code 2."""
+    """An error that the user can fix. The command line prints its message as one line and exits with code 2."""
 
     exit_code = 2
 
 
 def unknown_name(kind: str, name: str, known: Iterable[str], *, listing: str) -> UserError:
-    """The error for a name that is not known, with the nearest ones.
+    """The error for an unknown name, with the most similar known ones.
 
     Args:
-        kind: what was named, such as "model".
-        name: what the user wrote.
-        known: every valid name.
-        listing: how to see them all, such as "`vitlab models` lists them".
+        kind: the kind of thing, such as "model".
+        name: the user's input.
+        known: all valid names.
+        listing: how to list them, such as "`vitlab models` lists them".
     """
     folded = {candidate.lower(): candidate for candidate in known}
     near = difflib.get_close_matches(name.lower(), folded, n=3, cutoff=0.5)
@@ -26,13 +26,13 @@ def unknown_name(kind: str, name: str, known: Iterable[str], *, listing: str) ->
 
 
 class TrainingFailed(Exception):
-    """Training failed on its own: the loss is not finite, or memory ran out. The command line exits with code 3."""
+    """Training failed: the loss is not finite, or memory ran out. The command line exits with code 3."""
 
     exit_code = 3
 
 
 class Interrupted(Exception):
-    """A run was asked by a signal to stop, and its state is saved.
+    """A signal stopped the run after its state was saved.
 
     Attributes:
         exit_code: of the command line: 130 for SIGINT, 143 for SIGTERM.
@@ -44,6 +44,6 @@ class Interrupted(Exception):
 
 
 class RankLost(Exception):
-    """Another process of this run ended, so that this one cannot go on. The command line exits with 1."""
+    """Another process of this run ended, so this one cannot continue. The command line exits with code 1."""
 
     exit_code = 1

@@ -17,7 +17,7 @@ from vitlab.data import loader
 from vitlab.data.arrays import count, source_of
 from vitlab.data.sources import Source
 from vitlab.errors import Interrupted, UserError
-from vitlab.models.build import Model, build
+from vitlab.models.build import Model, build, probabilities
 from vitlab.recipes import zoo
 from vitlab.recipes.configs import ModelConfig, ResNetConfig, ViTConfig
 from vitlab.recipes.schema import ModelSpec, OptimizerConfig, Recipe, ScheduleConfig, from_values
@@ -254,7 +254,7 @@ def _probabilities(model: Model, source: Source, runtime: Runtime) -> NDArray[np
     with torch.inference_mode(), runtime.autocast():
         for batch in loader.evaluation_batches(source, model.preprocessing, batch_size=PREDICTED_AT_ONCE):
             inputs_BCHW = loader.normalise(batch.images_BHWC, model.preprocessing, runtime.device)
-            found.append(model(inputs_BCHW).float().softmax(-1).cpu().numpy())
+            found.append(probabilities(model(inputs_BCHW)).numpy())
     return np.concatenate(found)
 
 

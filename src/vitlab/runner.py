@@ -18,13 +18,13 @@ from vitlab.errors import Interrupted, RankLost, TrainingFailed, UserError
 from vitlab.evaluation import accuracy
 from vitlab.evaluation.accuracy_table import accuracy_table
 from vitlab.models.build import Model, model_digest
+from vitlab.progress import Progress, show_progress
 from vitlab.recipes import zoo
 from vitlab.recipes.library import load_recipe
 from vitlab.recipes.schema import Recipe
 from vitlab.results import ResultTable, write_table
 from vitlab.runtime import Runtime, choose, environment, process_group, raise_on_all
 from vitlab.training.initial_model import initial_model
-from vitlab.training.progress import Display, display
 from vitlab.training.run_directory import RunDirectory, open_run, read_metrics
 from vitlab.training.trainer import Trainer
 
@@ -98,7 +98,7 @@ def run(
         job = _prepared(recipe, data, model, runtime)
         with _opened(job, path, resume) as directory, _shown(title, job) as shown:
             trainer = Trainer(
-                recipe, job.model, job.train, directory, runtime=runtime, display=shown, hooks=job.hooks
+                recipe, job.model, job.train, directory, runtime=runtime, progress=shown, hooks=job.hooks
             )  # fmt: skip
             trained = trainer.fit()
             results = job.test_results(trained, directory)
@@ -258,9 +258,9 @@ def _opened(job: _Job, path: Path, resume: bool) -> Iterator[RunDirectory]:
 
 
 @contextmanager
-def _shown(title: str | None, job: _Job) -> Iterator[Display]:
+def _shown(title: str | None, job: _Job) -> Iterator[Progress]:
     if title is None or not job.runtime.is_first:
-        yield Display()
+        yield Progress()
         return
-    with display(title or job.recipe.name, job.recipe.total_steps(len(job.train))) as shown:
+    with show_progress(title or job.recipe.name, job.recipe.total_steps(len(job.train))) as shown:
         yield shown

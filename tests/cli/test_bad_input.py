@@ -1,4 +1,4 @@
-"""Every mistake is one line on stderr and exit code 2, and leaves nothing behind."""
+"""Every error of the user is one line on stderr and exit code 2, and leaves no files."""
 
 import fcntl
 from pathlib import Path
@@ -101,7 +101,7 @@ def test_shots_that_cannot_be_taken(capsys, trained, shots):
     assert "--shots" in _refused(capsys, ["fewshot", str(trained), "--data", "digits", "--shots", shots])
 
 
-def test_debug_shows_where_it_came_from(capsys):
+def test_debug_shows_the_traceback(capsys):
     assert main(["recipes", "show", "nothing", "--debug"]) == 2
     assert "Traceback" in capsys.readouterr().err
 

@@ -42,9 +42,9 @@ def test_other_hardware_precision_and_size(capsys):
 @pytest.mark.parametrize(
     ("name", "expected"),
     [
-        ("fashion-mnist", {"parameters": "145.29 k", "FLOPs of an image, forward": "5.05 M"}),
-        ("ViT-B/16", {"parameters": "86.57 M", "FLOPs of an image, forward": "35.13 G"}),
-        ("ViT-G/14", {"parameters": "1,844.44 M", "FLOPs of an image, forward": "967.50 G"}),
+        ("fashion-mnist", {"parameters": "145.29 k", "FLOPs per image, forward": "5.05 M"}),
+        ("ViT-B/16", {"parameters": "86.57 M", "FLOPs per image, forward": "35.13 G"}),
+        ("ViT-G/14", {"parameters": "1,844.44 M", "FLOPs per image, forward": "967.50 G"}),
     ],
 )
 def test_units_suit_the_size(capsys, name, expected):
@@ -110,7 +110,7 @@ def test_classes_and_images_of_a_folder_are_counted(capsys, photos, tmp_path):
 
 
 def test_classes_that_are_not_known_are_told(capsys):
-    told = "Classes: 1,000 are counted, the model's own number; how many the data has is not known."
+    told = "Classes: 1,000, the model's default; the number of classes of the data is not known."
     for name in ("table3/vit-l16-jft-7ep", "finetune", "ViT-L/16"):
         assert told in _json(capsys, ["cost", name])["notes"]
     assert told not in _json(capsys, ["cost", "table4/imagenet"])["notes"]
@@ -125,7 +125,7 @@ def test_memory_is_of_the_images_that_go_through_together(capsys, tmp_path, accu
     assert table["numbers"]["exaflops"] == pytest.approx(cost.exaflops(zoo.get("ViT-B/16"), 10, 100))
     needed = memory.training_memory(zoo.get("ViT-B/16"), together, precision="bfloat16")
     assert table["numbers"]["training_memory"] == needed.peak
-    assert any("parts" in note for note in table["notes"]) == (accumulation != 1)
+    assert any("microbatch" in note for note in table["notes"]) == (accumulation != 1)
     assert _json(capsys, ["cost", str(mine), "--batch", "50"])["numbers"]["batch"] == 50
 
 

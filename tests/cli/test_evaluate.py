@@ -1,4 +1,4 @@
-"""`vitlab evaluate` and `vitlab fewshot` with all they can be asked."""
+"""`vitlab evaluate` and `vitlab fewshot` with all of their options."""
 
 import csv
 import json
@@ -41,7 +41,7 @@ def test_the_dump_agrees_with_the_table(capsys, trained, tmp_path):
     table = _json(capsys, ["evaluate", trained, "--data", "fashion-mnist", "--dump", file, "--batch-size", "97"])
     rows = _rows(file)
     assert len(rows) == table["numbers"]["images"] == 1000
-    assert np.mean([row["right"] == "1" for row in rows]) == pytest.approx(table["numbers"]["top1"])
+    assert np.mean([row["correct"] == "1" for row in rows]) == pytest.approx(table["numbers"]["top1"])
     low, high = table["numbers"]["interval"]
     assert low < table["numbers"]["top1"] < high
     assert sum(part["images"] for part in table["numbers"]["reliability"]) == 1000
@@ -86,7 +86,7 @@ def test_real(capsys, tmp_path, imagenet):
     numbers = _json(capsys, [*words, "--dump", tmp_path / "dump.csv"])["numbers"]
     assert (numbers["images"], numbers["excluded"], numbers["top1"]) == (2, 1, 0.5)
     rows = _rows(tmp_path / "dump.csv")
-    assert [row["right"] for row in rows] == ["1", "", "0"]
+    assert [row["correct"] for row in rows] == ["1", "", "0"]
     assert [row["class"] for row in rows] == ["n01440764", "n01440764", "n01440765"]
     assert {row["predicted_class"] for row in rows} == {"n01440765"}
     assert numbers["old_top1"] == pytest.approx(1 / 3)
@@ -160,7 +160,7 @@ def test_objectnet(capsys, tmp_path):
     numbers = _json(capsys, [*words, "--dump", tmp_path / "dump.csv"])["numbers"]
     assert (numbers["images"], numbers["excluded"], numbers["top1"]) == (2, 311, 0.5)
     rows = {row["class"]: row for row in _rows(tmp_path / "dump.csv")}
-    assert {name: row["right"] for name, row in rows.items() if row["right"]} == {"Thing 0": "1", "Thing 5": "0"}
+    assert {name: row["correct"] for name, row in rows.items() if row["correct"]} == {"Thing 0": "1", "Thing 5": "0"}
     assert {row["predicted_class"] for row in rows.values()} == {"Thing 0"}
     assert rows["Thing 1"]["probability_of_label"] == ""
     ids.write_text("{}")
@@ -206,7 +206,7 @@ def test_fewshot_of_several_models(capsys, trained, tmp_path):
     [
         (["--probe", "svm"], "--probe"),
         (["--layer", "blocks.7"], "blocks.0"),
-        (["--layer", "pre_logits"], "never run"),
+        (["--layer", "pre_logits"], "never called"),
         (["--shots", "2000"], "--shots"),
         (["--seeds", "0"], "--seeds"),
         (["--l2", "inf"], "l2 is inf"),
@@ -256,8 +256,8 @@ def test_a_single_seed_has_no_deviation(capsys, trained, seeds):
     table = _json(capsys, ["fewshot", trained, "--data", "digits", "--shots", "1,2", "--seeds", seeds])
     cells = [cell for row in table["rows"] for cell in row[1:]]
     assert all(("±" in cell) == (seeds > 1) for cell in cells)
-    assert ("over 2 choices" in table["summary"]) == (seeds > 1)
-    assert ("a single choice of the training images" in table["summary"]) == (seeds == 1)
+    assert ("over 2 random choices" in table["summary"]) == (seeds > 1)
+    assert ("one random choice of the training images" in table["summary"]) == (seeds == 1)
     assert any("intervals" in note for note in table["notes"]) == (seeds > 1)
 
 

@@ -43,7 +43,7 @@ def test_every_verb_has_help(capsys, verb):
         ({"OMP_WAIT_POLICY": "ACTIVE"}, None),
     ],
 )
-def test_threads_spin_briefly_unless_told_otherwise(monkeypatch, given, expected):
+def test_threads_spin_briefly_unless_the_environment_says_otherwise(monkeypatch, given, expected):
     for name in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY"):
         monkeypatch.delenv(name, raising=False)
     environment = {**os.environ, **given}

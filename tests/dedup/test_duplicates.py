@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from sklearn.metrics.pairwise import cosine_similarity
 
 from data.planted import (
     ALL_AT_ONCE,
@@ -112,8 +113,6 @@ def test_candidates_in_small_parts_are_the_same(tiles, tmp_path, monkeypatch):
 
 
 def test_similar_features_agree_with_scikit_learn(monkeypatch):
-    from sklearn.metrics.pairwise import cosine_similarity
-
     random = np.random.default_rng(0)
     train, tests = (random.normal(size=(n, 6)).astype(np.float32) for n in (50, 20))
     expected = cosine_similarity(train.astype(np.float64), tests.astype(np.float64))

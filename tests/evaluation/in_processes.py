@@ -1,4 +1,4 @@
-"""One of several processes that evaluate together; started by test_ranks.py as a program of its own."""
+"""One of several processes of a distributed evaluation; test_ranks.py starts it as a program of its own."""
 
 import sys
 from pathlib import Path
@@ -34,17 +34,17 @@ def dumps(out: Path, runtime, sizes):
         source = first_digits(size)
         for batch_size in BATCH_SIZES:
             found = accuracy.measure(
-                model, source, model.preprocessing, runtime, batch_size=batch_size, shared=True, bad_images="skip"
+                model, source, model.preprocessing, runtime, batch_size=batch_size, distributed=True, bad_images="skip"
             )
             dump.write(found, source, source.classes, out / f"{size}-{batch_size}-{runtime.rank}.csv")
 
 
 def refusal(out: Path, runtime):
-    """What every process says of an image that one of them cannot read."""
+    """The message of every process for an image that one of them cannot read."""
     model, source = tiny_model(), first_digits(20)
     broken = _Broken(source)
     try:
-        accuracy.measure(tiny_model(), broken, model.preprocessing, runtime, batch_size=2, shared=True)
+        accuracy.measure(tiny_model(), broken, model.preprocessing, runtime, batch_size=2, distributed=True)
     except UserError as error:
         (out / f"refusal-{runtime.rank}.txt").write_text(str(error))
 

@@ -1,5 +1,7 @@
 """Accuracy by hand, and every image counted once whatever the batch size."""
 
+import subprocess
+import sys
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,13 +22,13 @@ BY_HAND = Accuracy(
 
 
 @dataclass(frozen=True)
-class _Part:
+class _Subset:
     """Some images of another source."""
 
     whole: object
     indices: np.ndarray
     classes: tuple[str, ...]
-    name: str = "part"
+    name: str = "subset"
     fingerprint: str = "0" * 64
 
     @property
@@ -82,7 +84,7 @@ def test_of_equal_scores_the_first_class_is_the_prediction():
 @pytest.mark.parametrize("batch_size", [1, 4, 64])
 def test_every_image_counts_once_whatever_the_batch(model, images, batch_size):
     whole = open_source("digits", "test")
-    source = _Part(whole, np.arange(images), whole.classes)
+    source = _Subset(whole, np.arange(images), whole.classes)
     found = measure(model, source, model.preprocessing, choose("cpu"), batch_size=batch_size)
     alone = measure(model, source, model.preprocessing, choose("cpu"), batch_size=images)
     np.testing.assert_array_equal(found.labels_N, source.labels_N)
@@ -92,7 +94,7 @@ def test_every_image_counts_once_whatever_the_batch(model, images, batch_size):
 def test_classes_are_matched_by_name(model):
     """A source that numbers its classes otherwise gives the same accuracy."""
     whole = open_source("digits", "test")
-    source = _Part(whole, np.flatnonzero(whole.labels_N < 2), whole.classes)
+    source = _Subset(whole, np.flatnonzero(whole.labels_N < 2), whole.classes)
     names = (*whole.classes[5:], *whole.classes[:5])
     found = measure(model, source, model.preprocessing, choose("cpu"), classes=names)
     assert set(found.labels_N.tolist()) == {5, 6}
@@ -100,22 +102,22 @@ def test_classes_are_matched_by_name(model):
 
 def test_classes_that_the_model_lacks_are_named(model):
     source = open_source("digits", "test")
-    with pytest.raises(UserError, match="does not know 10 of the data's 10 classes"):
+    with pytest.raises(UserError, match="lacks 10 of the data's 10 classes"):
         measure(model, source, model.preprocessing, choose("cpu"), classes=("cat", "dog"))
 
 
 def test_more_classes_than_outputs_are_refused():
     small = create_model("ViT-Ti/7", num_classes=3, image_size=28, hidden=16, layers=1, heads=2, mlp=16)
     whole = open_source("digits", "test")
-    just_one_more = _Part(whole, np.flatnonzero(whole.labels_N < 4), whole.classes)
+    just_one_more = _Subset(whole, np.flatnonzero(whole.labels_N < 4), whole.classes)
     for source in (whole, just_one_more):
         with pytest.raises(UserError, match="10 classes and the model has 3"):
             measure(small, source, small.preprocessing, choose("cpu"))
 
 
 @dataclass(frozen=True)
-class _Torn(_Part):
-    """A part, of which some images cannot be read."""
+class _Torn(_Subset):
+    """A subset of which some images cannot be read."""
 
     torn: tuple[int, ...] = ()
 
@@ -126,7 +128,7 @@ class _Torn(_Part):
 
 def test_images_that_cannot_be_read_end_it_or_are_left_out(model):
     whole = open_source("digits", "test")
-    good = measure(model, _Part(whole, np.arange(9), whole.classes), model.preprocessing, choose("cpu"))
+    good = measure(model, _Subset(whole, np.arange(9), whole.classes), model.preprocessing, choose("cpu"))
     torn = _Torn(whole, np.arange(9), whole.classes, torn=(0, 4, 6))
     with pytest.raises(UserError):
         measure(model, torn, model.preprocessing, choose("cpu"))
@@ -181,3 +183,18 @@ def test_the_model_is_left_as_it_was(model):
     model.train()
     measure(model, open_source("digits", "test"), model.preprocessing, choose("cpu"))
     assert model.training
+
+
+def test_measuring_accuracy_loads_no_other_evaluation():
+    """A training run needs `accuracy` alone; the package's names are imported when they are first used."""
+    code = """
+import sys
+import vitlab
+from vitlab.evaluation import accuracy
+assert {name for name in sys.modules if name.startswith("vitlab.evaluation.")} == {"vitlab.evaluation.accuracy"}
+assert vitlab.evaluation.accuracy is accuracy
+assert callable(vitlab.evaluation.fewshot.solve)
+assert set(dir(vitlab.evaluation)) == {"accuracy", "fewshot"}
+assert not hasattr(vitlab.evaluation, "fewshots")
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)

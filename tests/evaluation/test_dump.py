@@ -1,4 +1,4 @@
-"""The dump holds what was said of every image, in both formats."""
+"""The dump holds the prediction of every image, in both formats."""
 
 import csv
 import io
@@ -31,7 +31,7 @@ def test_csv_by_hand(tmp_path):
     assert [rows[1][name] for name in ("class", "predicted_class", "probability", "probability_of_label")] == [
         "=owl", "cat", "0.5", "0.2",
     ]  # fmt: skip
-    assert [row["right"] for row in rows] == ["1", "0"]
+    assert [row["correct"] for row in rows] == ["1", "0"]
     assert rows[0]["top5"] == "0 1 2"
 
 
@@ -60,14 +60,14 @@ def _of_a_thousand(labels, shares):
     return Accuracy(np.array(labels), probabilities)
 
 
-def test_objectnet_is_right_where_the_prediction_belongs_to_the_class(tmp_path):
+def test_objectnet_is_correct_where_the_prediction_belongs_to_the_class(tmp_path):
     """Bench is ImageNet's 3, Chair its 10 and 11; Banana is none of its classes."""
     mapping = ObjectNetMapping({"Bench": (3,), "Chair": (10, 11)})
     shares = [{3: 0.6, 1: 0.4}, {10: 0.5, 11: 0.25, 3: 0.25}, {1: 0.7, 3: 0.3}, {0: 1.0}]
     answers = _of_a_thousand([1, 2, 1, 0], shares)
     table = dump.rows(answers, _Objects(), [f"n{number}" for number in range(1000)], objectnet=mapping)
     rows = [dict(zip(dump.columns(), row, strict=True)) for row in table]
-    assert [row["right"] for row in rows] == [1, 1, 0, None]
+    assert [row["correct"] for row in rows] == [1, 1, 0, None]
     assert [row["class"] for row in rows] == ["Bench", "Chair", "Bench", "Banana"]
     assert [row["predicted_class"] for row in rows] == ["Bench", "Chair", "n1", "n0"]
     assert [row["prediction"] for row in rows] == [3, 10, 1, 0]
@@ -75,7 +75,7 @@ def test_objectnet_is_right_where_the_prediction_belongs_to_the_class(tmp_path):
     parquet = pytest.importorskip("pyarrow.parquet")
     dump.write(answers, _Objects(), None, tmp_path / "out.parquet", objectnet=mapping)
     kept = parquet.read_table(tmp_path / "out.parquet").to_pylist()
-    assert [row["right"] for row in kept] == [1, 1, 0, None]
+    assert [row["correct"] for row in kept] == [1, 1, 0, None]
     assert [row["predicted_class"] for row in kept] == ["Bench", "Chair", "1", "0"]
 
 
@@ -87,12 +87,12 @@ class _Validation:
         return f"ILSVRC2012_val_{index + 1:08d}.JPEG"
 
 
-def test_real_is_right_where_the_prediction_is_one_of_its_labels(tmp_path):
+def test_real_is_correct_where_the_prediction_is_one_of_its_labels(tmp_path):
     answers = _of_a_thousand([5, 5, 5], [{7: 1.0}, {5: 1.0}, {5: 1.0}])
     dump.write(answers, _Validation(), None, tmp_path / "out.csv", real=[[6, 7], [6], []])
     with (tmp_path / "out.csv").open() as lines:
         rows = list(csv.DictReader(lines))
-    assert [row["right"] for row in rows] == ["1", "0", ""]
+    assert [row["correct"] for row in rows] == ["1", "0", ""]
     assert [(row["label"], row["probability_of_label"]) for row in rows] == [("5", "0.0"), ("5", "1.0"), ("5", "1.0")]
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from vitlab.datasets.imagenet import ObjectNetMapping, read_objectnet_mapping, read_real_labels
 from vitlab.errors import UserError
-from vitlab.evaluation.accuracy import Accuracy, numbering
+from vitlab.evaluation.accuracy import Accuracy, match_classes
 from vitlab.evaluation.imagenet import objectnet_accuracy, real_accuracy
 
 
@@ -47,18 +47,18 @@ def real_labels(tmp_path_factory):
 def test_real_counts_any_of_an_images_labels_and_leaves_out_empty_lists(real_labels):
     source = _validation(1, 2, 3, 4)
     counted = real_accuracy(_answers([5, 5, 7, 0], [[5], [5], [8], [1]]), source, real_labels)
-    assert (counted.right, counted.images, counted.excluded) == (2, 3, 1)
-    assert counted.share == pytest.approx(2 / 3)
+    assert (counted.correct, counted.images, counted.excluded) == (2, 3, 1)
+    assert counted.top1 == pytest.approx(2 / 3)
 
 
 def test_real_goes_by_the_images_numbers_not_by_their_order(real_labels):
     counted = real_accuracy(_answers([7, 5], [[7], [5]]), _validation(3, 1), real_labels)
-    assert (counted.right, counted.images) == (2, 2)
+    assert (counted.correct, counted.images) == (2, 2)
 
 
 def test_real_knows_which_images_were_left_out(real_labels):
     answers = Accuracy(np.array([7]), _answers([7], [[7]]).probabilities_NK, np.array([2]), left_out=3)
-    assert real_accuracy(answers, _validation(4, 4, 3, 4), real_labels).right == 1
+    assert real_accuracy(answers, _validation(4, 4, 3, 4), real_labels).correct == 1
 
 
 @pytest.mark.parametrize(
@@ -94,8 +94,8 @@ def test_objectnet_maps_predictions_and_leaves_out_what_is_not_shared(mapping):
     order = [[3, 10], [500, 3], [11, 3], [10, 11, 12, 13, 14], [954, 1]]
     counted = objectnet_accuracy(_answers([1, 1, 2, 1, 0], order), OBJECTS, mapping)
     # 500 is no class of ObjectNet: wrong, though the second guess is right. Banana does not count.
-    assert (counted.right, counted.images, counted.excluded) == (2, 4, 1)
-    assert counted.right_of_five == 3
+    assert (counted.correct, counted.images, counted.excluded) == (2, 4, 1)
+    assert counted.correct_top5 == 3
 
 
 def test_objectnet_without_a_shared_class(mapping):
@@ -119,13 +119,13 @@ NUMBERS = tuple(map(str, range(1000)))
     [(NUMBERS, SYNSETS), (SYNSETS, NUMBERS), (NUMBERS, tuple(f"thing {n}" for n in range(1000))), (SYNSETS, None)],
 )
 def test_imagenets_thousand_classes_have_one_order(of_source, of_model):
-    np.testing.assert_array_equal(numbering(of_source, of_model), np.arange(1000))
+    np.testing.assert_array_equal(match_classes(of_source, of_model), np.arange(1000))
 
 
 def test_synsets_in_another_order_go_by_name():
-    np.testing.assert_array_equal(numbering(SYNSETS, SYNSETS[::-1]), np.arange(1000)[::-1])
+    np.testing.assert_array_equal(match_classes(SYNSETS, SYNSETS[::-1]), np.arange(1000)[::-1])
 
 
 def test_digits_are_not_the_classes_of_another_model_of_ten():
-    with pytest.raises(UserError, match="does not know 10"):
-        numbering(tuple(map(str, range(10))), tuple("abcdefghij"))
+    with pytest.raises(UserError, match="the model lacks 10"):
+        match_classes(tuple(map(str, range(10))), tuple("abcdefghij"))

@@ -57,7 +57,7 @@ def test_every_part_gives_features_or_is_refused_in_one_line(kind):
                 assert len(found) == IMAGES
                 taken.append(name)
     assert {"norm", "head"} <= set(taken)
-    assert all("\n" not in message and "take " in message for message in refused.values())
+    assert all("\n" not in message and "choose " in message for message in refused.values())
     assert not any(part._forward_hooks for part in model.modules())
 
 
@@ -65,13 +65,15 @@ def test_every_part_gives_features_or_is_refused_in_one_line(kind):
 def test_a_part_that_is_never_run_is_said_before_the_data_is_read(source, monkeypatch, layer):
     monkeypatch.setattr(kept.loader, "evaluation_batches", None)
     model = _model("plain")
-    with pytest.raises(UserError, match="never run.*take patch_embed, blocks.0 to blocks.1, norm, head, or a part"):
+    with pytest.raises(
+        UserError, match="never called.*choose patch_embed, blocks.0 to blocks.1, norm, head, or a module"
+    ):
         features_of(model, source, model.preprocessing, CPU, layer=layer)
 
 
 def test_an_output_that_is_not_one_an_image_is_said(source):
     model = _model("AxialResNet")
-    expected = r"first axis is not the number of images; take stem, stages, norm, head"
+    expected = r"first axis is not the number of images; choose stem, stages, norm, head"
     with pytest.raises(UserError, match=expected):
         features_of(model, source, model.preprocessing, CPU, layer="stages.0.blocks.0.conv2.row")
 
@@ -93,14 +95,14 @@ def test_the_patches_alone_are_averaged_though_the_model_has_a_class_token(sourc
 
 def test_the_logits_of_relative_positions_are_no_map():
     model = _model("relative")
-    with pytest.raises(UserError, match="no tensor of features"):
+    with pytest.raises(UserError, match="not a tensor of features"):
         check_layer(model, "blocks.0.attn.relative", model.preprocessing.size, torch.device("cpu"))
 
 
 def test_features_kept_by_an_earlier_version_are_not_taken_for_todays(source, tmp_path, monkeypatch):
     model = _model("plain")
     way = f"{model.preprocessing} {CPU.compute} patch_embed"
-    monkeypatch.setattr(kept, "_way", lambda *_: way)
+    monkeypatch.setattr(kept, "_processing", lambda *_: way)
     features_of(model, source, model.preprocessing, CPU, layer="patch_embed", cache=tmp_path)
     monkeypatch.undo()
     features_of(model, source, model.preprocessing, CPU, layer="patch_embed", cache=tmp_path)
@@ -111,5 +113,5 @@ def test_a_layer_is_looked_for_in_every_model_at_once_and_they_stay_as_they_were
     hidden, plain = _model("hidden layer").train(), _model("plain")
     check_layers({"one": hidden}, "pre_logits", CPU)
     assert hidden.training
-    with pytest.raises(UserError, match="^other: .* never run"):
+    with pytest.raises(UserError, match="^other: .* never called"):
         check_layers({"one": hidden, "other": plain}, "pre_logits", CPU)

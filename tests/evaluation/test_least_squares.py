@@ -151,9 +151,9 @@ def test_features_without_one_solution_are_refused_where_nothing_is_penalised():
     features, labels = _clusters(40, 5, 4)
     factors = factorise(features, labels, 4)
     singular = dataclasses.replace(factors, values_R=torch.cat((torch.zeros(1), factors.values_R[1:])))
-    with pytest.raises(UserError, match="no one solution"):
+    with pytest.raises(UserError, match="no unique solution"):
         singular.sweep(features, labels, [0.0])
-    with pytest.raises(UserError, match="no one solution"):
+    with pytest.raises(UserError, match="no unique solution"):
         singular.at(0.0)
     assert len(singular.sweep(features, labels, [1.0])) == 1
 

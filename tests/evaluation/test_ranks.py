@@ -1,4 +1,4 @@
-"""Several processes together say the same of every image as one alone (gloo, on this machine)."""
+"""Several processes give the same predictions as a single one (gloo, on this machine)."""
 
 import csv
 import os
@@ -53,8 +53,8 @@ def test_the_dump_is_the_same_on_any_number_of_processes(tmp_path, alone, ranks)
             expected = (alone / f"{size}-{batch_size}-0.csv").read_bytes()
             for rank in range(ranks):
                 assert (tmp_path / f"{size}-{batch_size}-{rank}.csv").read_bytes() == expected, (size, batch_size)
-    told = {(tmp_path / f"refusal-{rank}.txt").read_text() for rank in range(ranks)}
-    assert told == {"image 7 is torn"}
+    messages = {(tmp_path / f"refusal-{rank}.txt").read_text() for rank in range(ranks)}
+    assert messages == {"image 7 is torn"}
 
 
 def test_the_dump_has_each_image_once_and_the_batch_size_does_not_show(alone):
@@ -65,7 +65,7 @@ def test_the_dump_has_each_image_once_and_the_batch_size_does_not_show(alone):
                 tables.append(list(csv.DictReader(file)))
             assert [int(row["number"]) for row in tables[-1]] == list(range(size))
             assert len({row["image"] for row in tables[-1]}) == size
-        for column in ("image", "label", "prediction", "top5", "right"):
+        for column in ("image", "label", "prediction", "top5", "correct"):
             assert len({tuple(row[column] for row in table) for table in tables}) == 1
         shares = np.array([[float(row["probability"]) for row in table] for table in tables])
         np.testing.assert_allclose(shares[1:], np.broadcast_to(shares[0], shares[1:].shape), atol=2e-5)

@@ -124,7 +124,7 @@ def test_a_recipe_is_a_study_and_a_share_of_the_images_is_enough(tmp_path, capsy
 
 def test_averages_are_over_rows_and_deviations_over_seeds():
     def outcome(name, top1):
-        row = grid.Row(name, grid.Sweep(grid.load_recipe("finetune")))
+        row = grid.StudyRow(name, grid.Sweep(grid.load_recipe("finetune")))
         return grid.Outcome(row, (), 0.01, top1)
 
     study = grid.Study("s", "about", (), averaged=True)

@@ -274,8 +274,7 @@ def test_13_a_file_that_vanishes_meanwhile(capfd, tmp_path, photos, monkeypatch)
 
 def parquet(path, rows):
     """Parquet with the columns that are given."""
-    pyarrow = pytest.importorskip("pyarrow")
-    from pyarrow import parquet as files
+    pyarrow, files = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
 
     path.parent.mkdir(parents=True, exist_ok=True)
     files.write_table(pyarrow.table(rows), path)

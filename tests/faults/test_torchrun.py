@@ -53,7 +53,7 @@ def uninterrupted(tmp_path_factory) -> str:
     out, problems = agent.communicate()
     assert agent.returncode == 0, problems
     assert out.count("Accuracy on") == 1
-    assert problems.count("step 40/40") == 1
+    assert problems.count("pretrain: 40/40") == 1
     return _digest(run)
 
 
@@ -79,7 +79,7 @@ def test_a_killed_process_is_replaced(uninterrupted, tmp_path, number):
     [
         (
             ["--set", "batch_size=13"],
-            "vitlab: a batch of 13 cannot be shared out to 2 processes: set batch_size to 12 or 14",
+            "vitlab: a batch of 13 cannot be divided among 2 processes: set batch_size to 12 or 14",
         ),
         (["--set", "batch_sise=12"], "vitlab: unknown key 'batch_sise': did you mean batch_size?"),
         (["--out", "/proc/nowhere"], "vitlab: cannot write to /proc/nowhere"),

@@ -25,11 +25,11 @@ from vitlab.data import loader
 from vitlab.datasets.catalog import open_source
 from vitlab.errors import Interrupted, RankLost, TrainingFailed, UserError
 from vitlab.models.build import Model
+from vitlab.progress import Progress
 from vitlab.recipes import library
 from vitlab.recipes.schema import Recipe, with_changes
 from vitlab.runtime import Runtime, choose, process_group, raise_on_all, seeded
 from vitlab.training import checkpoint, checkpoint_files, objectives, trainer
-from vitlab.training.progress import Display
 from vitlab.training.run_directory import RunDirectory, open_run
 from vitlab.training.state import TrainingState
 from vitlab.training.trainer import Trainer
@@ -75,10 +75,14 @@ def carry_out(path: Path, order: dict) -> int:
     return 0
 
 
+def start(dropout: float = 0.0) -> Model:
+    """The model that a trial of seed 0 starts with."""
+    with seeded(0, "initialisation"):
+        return create_model("ViT-Ti/7", num_classes=10, image_size=28, dropout=dropout, **TINY)
+
+
 def _train(path: Path, recipe: Recipe, runtime: Runtime, dropout: float) -> None:
-    source = _warm["source"]
-    with seeded(recipe.seed, "initialisation"):
-        model = create_model("ViT-Ti/7", num_classes=10, image_size=28, dropout=dropout, **TINY)
+    source, model = _warm["source"], start(dropout)
     with ExitStack() as opened:
         with raise_on_all(runtime):
             run = RunDirectory(path)
@@ -87,7 +91,7 @@ def _train(path: Path, recipe: Recipe, runtime: Runtime, dropout: float) -> None
                 run = opened.enter_context(open_run(path, recipe, **given))
         Trainer(
             recipe, model, source, run,
-            runtime=runtime, display=Display(), hooks=[_look],
+            runtime=runtime, progress=Progress(), hooks=[_look],
         ).fit()  # fmt: skip
 
 
@@ -117,6 +121,23 @@ def _log_samples(path: Path) -> None:
             yield batch
 
     loader.training_batches = logged
+
+
+def _lose_an_image(step: int, rank: int) -> None:
+    """One process forgets the first image of its share in one step."""
+    batches = loader.training_batches
+
+    def losing(*given, **named) -> Iterator[loader.Batch]:
+        for batch in batches(*given, **named):
+            yield _without_first(batch) if (batch.step, named["rank"]) == (step, rank) else batch
+
+    loader.training_batches = losing
+
+
+def _forget_the_factor_of_the_processes() -> None:
+    """Gradients are averaged over the processes, and each image weighs 1 / images: half of what it should."""
+    total, ranks = objectives.total, int(os.environ.get("WORLD_SIZE", "1"))
+    objectives.total = lambda *given: total(*given) / ranks
 
 
 def _without_first(batch: loader.Batch) -> loader.Batch:
@@ -297,5 +318,7 @@ FAULTS = {
     "rank 1 dies": lambda: _struck(signal.SIGKILL, 5, 1),
     "rank 0 is asked to stop": lambda: _struck(signal.SIGTERM, 5, 0),
     "rank 1 is asked to stop": lambda: _struck(signal.SIGTERM, 5, 1),
+    "rank 1 loses an image": lambda: _lose_an_image(2, 1),
+    "the factor of the processes is forgotten": _forget_the_factor_of_the_processes,
     "disk is full": lambda: _full_disk(3),
 }

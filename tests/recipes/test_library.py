@@ -61,6 +61,38 @@ def test_names_are_told_apart_and_found():
     assert all(library.load_recipe(name).name == name for name in names)
 
 
+@pytest.fixture
+def made(monkeypatch):
+    """The names of the recipes that are made from now on."""
+    names = []
+    make = Entry.__init__
+
+    def noting(entry, recipe, *rest, **named):
+        names.append(recipe.name)
+        make(entry, recipe, *rest, **named)
+
+    monkeypatch.setattr(Entry, "__init__", noting)
+    return names
+
+
+@pytest.mark.parametrize("name", library.names())
+def test_finding_a_recipe_makes_no_other(name, made):
+    assert library.load_recipe(name).name == name
+    assert made == [name]
+
+
+def test_names_and_hints_make_no_recipe(made):
+    assert len(library.names()) == 102
+    with pytest.raises(UserError, match="did you mean vtab/dtd"):
+        library.load_recipe("vtab/dtdd")
+    assert made == []
+
+
+def test_a_family_makes_its_own_recipes_only(made):
+    found = [entry.name for entry in library.family("plain").entries()]
+    assert found == made == ["plain/vit-s16-90ep", "plain/vit-s16-150ep", "plain/vit-s16-300ep"]
+
+
 @pytest.mark.parametrize("entry", library.entries(), ids=lambda entry: entry.name)
 def test_every_recipe_reads_back_builds_and_says_what_it_costs(entry):
     recipe = entry.recipe

@@ -4,8 +4,8 @@ import pytest
 
 from vitlab.datasets import named
 from vitlab.datasets.catalog import describe_names, open_source
-from vitlab.recipes import cost, library, named_data, zoo
-from vitlab.recipes.entries import model_of
+from vitlab.recipes import cost, library, zoo
+from vitlab.recipes.entries import NAMED_DATA, model_of, named_data
 from vitlab.report.published import TABLE_6
 
 CLASSES = {name: classes for name, _, classes, _ in describe_names()}
@@ -13,7 +13,7 @@ CLASSES = {name: classes for name, _, classes, _ in describe_names()}
 
 @pytest.mark.parametrize("name", CLASSES)
 def test_classes_are_those_of_the_catalog(name):
-    known = named_data.find(name)
+    known = named_data(name)
     if known is None:
         assert named.SETS[name].train is None
     else:
@@ -21,24 +21,24 @@ def test_classes_are_those_of_the_catalog(name):
 
 
 def test_nothing_is_known_that_the_catalog_does_not_have():
-    assert set(named_data.SETS) <= set(CLASSES)
-    assert [named_data.find(source) for source in ("", "photos", "runs/cifar10", "hf://uoft-cs/cifar10")] == [None] * 4
-    assert named_data.find("cifar10=/data/cifar") == named_data.find("cifar10")
+    assert set(NAMED_DATA) <= set(CLASSES)
+    assert [named_data(source) for source in ("", "photos", "runs/cifar10", "hf://uoft-cs/cifar10")] == [None] * 4
+    assert named_data("cifar10=/data/cifar") == named_data("cifar10")
 
 
 @pytest.mark.parametrize("name", ["fashion-mnist", "digits"])
 def test_bundled_images_are_as_many_as_there_are(name):
-    assert named_data.SETS[name].images == len(open_source(name, "train"))
+    assert NAMED_DATA[name].images == len(open_source(name, "train"))
 
 
 @pytest.mark.parametrize("name", ["uc_merced", "col_hist"])
 def test_images_are_as_many_as_the_catalog_cuts(name):
-    assert named_data.SETS[name].images == named.SETS[name].train.first
+    assert NAMED_DATA[name].images == named.SETS[name].train.first
 
 
 @pytest.mark.parametrize("entry", library.entries(), ids=lambda entry: entry.name)
 def test_entries_agree_on_how_many_images_there_are(entry):
-    known = named_data.find(entry.recipe.data.source)
+    known = named_data(entry.recipe.data.source)
     if known is not None and entry.images is not None:
         assert entry.images == known.images
 

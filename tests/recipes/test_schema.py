@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 
 from vitlab.errors import UserError
 from vitlab.recipes import library
-from vitlab.recipes.renamed_keys import RENAMED
 from vitlab.recipes.schema import Recipe, from_stored_toml, from_toml, key_paths, to_toml, with_changes
+from vitlab.recipes.validation import RENAMED
 
 
 @pytest.mark.parametrize("name", library.names())

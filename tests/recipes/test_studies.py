@@ -5,7 +5,7 @@ import pytest
 from vitlab.errors import UserError
 from vitlab.recipes import studies, zoo
 from vitlab.recipes.schema import from_toml, to_toml
-from vitlab.recipes.studies import Sweep, all_studies
+from vitlab.recipes.studies import Study, Sweep, all_studies
 
 STUDIES = all_studies()
 
@@ -13,9 +13,26 @@ STUDIES = all_studies()
 def test_names_are_told_apart():
     names = [study.name for study in STUDIES]
     assert len(set(names)) == len(names)
+    assert names == list(studies.STUDIES)
     assert all(studies.find(name).name == name for name in names)
     with pytest.raises(UserError, match="did you mean table8"):
         studies.find("tabel8")
+
+
+@pytest.mark.parametrize("name", studies.STUDIES)
+def test_finding_a_study_makes_no_other(name, monkeypatch):
+    made = []
+    make = Study.__init__
+
+    def noting(study, name, *rest, **named):
+        made.append(name)
+        make(study, name, *rest, **named)
+
+    monkeypatch.setattr(Study, "__init__", noting)
+    studies.find(name)
+    with pytest.raises(UserError, match="unknown study"):
+        studies.find("no such study")
+    assert made == [name]
 
 
 @pytest.mark.parametrize("study", STUDIES, ids=lambda study: study.name)

@@ -1,4 +1,4 @@
-"""What is taken for what: cells are the counts, and only counts that fit are drawn."""
+"""Confusion matrices: cells are the counts, and only counts that fit are drawn."""
 
 import json
 import re
@@ -16,9 +16,9 @@ def test_a_cell_is_as_dark_as_its_share_of_the_row():
     shares = [float(share) for share in re.findall(r'fill-opacity="([\d.]+)"', chart.svg)]
     assert shares == [0.8, 0.2, 0, 0.25, 0.75, 0, 0, 0, 1]
     assert re.findall(r">(\d+)</text>", chart.svg) == ["8", "2", "1", "3", "5"]
-    assert "cat for dog (2), dog for cat (1)" in chart.note
+    assert "cat as dog (2), dog as cat (1)" in chart.note
     assert "&lt;hat&gt;" in chart.svg
-    assert "no error" in confusion_chart("a", ["x", "y"], [[1, 0], [0, 1]]).note
+    assert "no errors" in confusion_chart("a", ["x", "y"], [[1, 0], [0, 1]]).note
 
 
 @pytest.mark.parametrize(
@@ -38,6 +38,6 @@ def test_it_stands_on_the_page(tmp_path):
     write_table(tmp_path / "results" / "accuracy.json", "Accuracy on clothes", ["x"], [["1"]], numbers=numbers)
     (tmp_path / "journey.json").write_text(json.dumps({"title": "t"}))
     text = write_report([tmp_path], tmp_path / "report.html").read_text()
-    assert "Accuracy on clothes: what is taken for what" in text
-    assert "a for &lt;b&gt; (1)" in text
+    assert "Accuracy on clothes: confusion matrix" in text
+    assert "a as &lt;b&gt; (1)" in text
     assert "Look for dark cells" in text

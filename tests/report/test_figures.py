@@ -14,7 +14,7 @@ from vitlab.errors import UserError
 from vitlab.inspection import attention_distance, attention_maps, attention_rollout, embedding_filters
 from vitlab.models.build import build
 from vitlab.recipes.zoo import ResNetConfig, ResNetStem, ViTConfig
-from vitlab.report import canvas, examples, extremes, figures, heads, steps
+from vitlab.report import attention, canvas, embeddings, predictions, steps
 from vitlab.report.figures import draw_inspection
 
 PLAIN = ViTConfig(4, 32, 3, 32, 4, image_size=(12, 20), num_classes=3)
@@ -128,12 +128,12 @@ def test_more_images_than_fit_and_tensors_are_taken(tmp_path):
     by_title = {entry.title: entry for entry in entries}
     assert "9 images" in by_title["Attention distance"].caption
     assert "Of 9 images" in by_title["Best and worst predictions"].caption
-    assert f"{examples.PREDICTED_IMAGES} images" in entries[0].alt
+    assert f"{predictions.SAMPLES} images" in entries[0].alt
 
 
 def test_the_distances_are_the_dots():
     model, _, images = subject(PLAIN)
-    drawing = figures.draw_distance(model, images)
+    drawing = attention.draw_distance(model, images)
     dots = drawing.figure.axes[0].collections[0].get_offsets().data
     expected = attention_distance(model, images).numpy()
     np.testing.assert_allclose(dots[:, 1].reshape(expected.shape), expected)
@@ -145,15 +145,15 @@ def test_evenly_spread_attention_lies_on_the_dashed_line():
     with torch.no_grad():
         for block in model.blocks:
             block.attn.qkv.weight.zero_()
-    axes = figures.draw_distance(model, images).figure.axes[0]
+    axes = attention.draw_distance(model, images).figure.axes[0]
     (level,) = set(axes.lines[0].get_ydata())
     np.testing.assert_allclose(axes.collections[0].get_offsets().data[:, 1], level, rtol=1e-5)
 
 
 def test_large_grids_show_every_some_positions():
     model, *_ = subject(ViTConfig(1, 8, 1, 8, 2, image_size=(40, 3), num_classes=2))
-    drawing = figures.draw_positions(model)
-    rows, columns = figures.MOST_TILES, 3
+    drawing = embeddings.draw_positions(model)
+    rows, columns = embeddings.MOST_TILES, 3
     tiled = drawing.figure.axes[0].images[0].get_array()
     assert tiled.shape == (rows * 41 - 1, columns * 4 - 1)
     assert tiled.mask.sum() == tiled.size - rows * columns * 40 * 3
@@ -163,9 +163,9 @@ def test_the_true_class_is_blue_and_counted():
     model, pictures, images = subject(PLAIN)
     with torch.no_grad():
         model.head.bias.copy_(torch.tensor([9.0, 0, 0]))
-    drawing = examples.draw_predictions(model, pictures, images, ["a", "b"], [0, 2], ["shoe", "bag", "hat"])
-    assert "1 of these 2 are right" in drawing.caption
-    assert "right" not in examples.draw_predictions(model, pictures, images, ["a", "b"]).caption
+    drawing = predictions.draw_predictions(model, pictures, images, ["a", "b"], [0, 2], ["shoe", "bag", "hat"])
+    assert "1 of these 2 are classified correctly" in drawing.caption
+    assert "correctly" not in predictions.draw_predictions(model, pictures, images, ["a", "b"]).caption
     blues = []
     for axes in drawing.figure.axes:
         if axes.patches:
@@ -182,7 +182,7 @@ def test_every_image_has_its_own_rollout():
     with torch.no_grad():
         for block in model.blocks:
             block.attn.qkv.weight.mul_(6)
-    shown = [axes.images[0].get_array() for axes in examples.draw_rollout(model, pictures, images, "ab").figure.axes]
+    shown = [axes.images[0].get_array() for axes in attention.draw_rollout(model, pictures, images, "ab").figure.axes]
     rollout = attention_rollout(model, images)
     assert len(shown) == 2 * 3
     for row in range(2):
@@ -195,13 +195,13 @@ def test_every_image_has_its_own_rollout():
 def test_rollout_tiles_are_the_image_a_heat_map_and_their_product():
     image = np.full((2, 2, 3), 255, np.uint8)
     mask = np.array([[0.1, 0.2], [0.3, 0.4]], np.float32)
-    plain, heat, dimmed = examples.rollout_tiles(image, mask)
+    plain, heat, dimmed = attention.rollout_tiles(image, mask)
     assert (plain == 1).all()
     np.testing.assert_allclose(dimmed[..., 0], mask / 0.4)
     assert heat.min() >= 0
     assert heat.max() <= 1
     assert heat[0, 0].sum() < heat[0, 1].sum() < heat[1, 0].sum() < heat[1, 1].sum()
-    examples.rollout_tiles(image, np.zeros((2, 2), np.float32))  # nothing is divided by zero
+    attention.rollout_tiles(image, np.zeros((2, 2), np.float32))  # nothing is divided by zero
 
 
 def test_pictures_have_a_panel_of_their_own():
@@ -228,7 +228,7 @@ def test_single_heads_are_those_of_the_class_token():
     with torch.no_grad():
         for block in model.blocks:
             block.attn.qkv.weight.mul_(6)
-    drawing = heads.draw_heads(model, pictures[0], images[:1])
+    drawing = attention.draw_heads(model, pictures[0], images[:1])
     shown = drawing.numbers["attention_by_layer_and_head"]
     for layer, maps in attention_maps(model, images[:1]):
         np.testing.assert_allclose(shown[layer], maps[0, :, 0, 1:].reshape(4, 3, 5), rtol=1e-5)
@@ -238,7 +238,7 @@ def test_single_heads_are_those_of_the_class_token():
 def test_heads_without_a_class_token_are_means_and_many_are_spread():
     config = ViTConfig(4, 32, 9, 32, 8, image_size=8, num_classes=3, head="gap")
     model, pictures, images = subject(config)
-    drawing = heads.draw_heads(model, pictures[0], images[:1])
+    drawing = attention.draw_heads(model, pictures[0], images[:1])
     assert drawing.numbers["attention_layers"].tolist() == [0, 2, 3, 5, 6, 8]
     maps = dict(attention_maps(model, images[:1]))
     np.testing.assert_allclose(
@@ -266,7 +266,7 @@ def test_extremes_are_ordered_by_the_probability_of_the_truth():
     with torch.no_grad():
         model.head.weight.normal_()
     labels = [0, 1, 2, 0, 1, 2]
-    drawing = extremes.draw_extremes(model, pictures, images, labels, ["shoe", "bag", "hat"])
+    drawing = predictions.draw_best_and_worst(model, pictures, images, labels, ["shoe", "bag", "hat"])
     with torch.no_grad():
         own = model.eval()(images).double().softmax(-1).numpy()[range(6), labels]
     np.testing.assert_allclose(drawing.numbers["true_class_probability"], own, rtol=1e-5)
@@ -275,4 +275,4 @@ def test_extremes_are_ordered_by_the_probability_of_the_truth():
     for place, index in enumerate([*order[::-1][:3], *order[:3]]):
         np.testing.assert_array_equal(shown[place], pictures[index])
     with pytest.raises(UserError, match="labels 0 to 3 for 3 classes"):
-        extremes.draw_extremes(model, pictures, images, [0, 1, 2, 3, 0, 0])
+        predictions.draw_best_and_worst(model, pictures, images, [0, 1, 2, 3, 0, 0])

@@ -94,7 +94,7 @@ def test_the_policy_forbids_everything_but_this_style_and_these_pictures(page):
 
 def test_a_journey_is_told_in_order(page):
     assert headings(page, 1) == ["A journey in small"]
-    assert headings(page) == ["Results", "Upstream", "Downstream", "Pictures"]
+    assert headings(page) == ["Results", "Upstream", "Downstream", "Figures"]
     assert "From clothes to digits." in page
     order = [page.index(text) for text in ("96.9", "Few-shot on digits", ">Loss<", "Attention rollout")]
     assert order == sorted(order), "numbers, tables, curves, pictures"
@@ -107,7 +107,7 @@ def test_a_journey_is_told_in_order(page):
 def test_everything_of_the_journey_is_there(page):
     texts = html.unescape(page)
     said = ["70,000", "Frozen features carry over.", "Mean and standard deviation", "53.1 ± 0.3", "12,000"]
-    said += ["2,000 steps of 64 images", "A small model, quickly.", 'source = "fashion-mnist"', "9f" * 32]
+    said += ["2,000 steps with batch size 64", "A small model, quickly.", 'source = "fashion-mnist"', "9f" * 32]
     for text in said:
         assert text in texts, text
     assert headings(page, 3).count("Loss") == 2
@@ -137,7 +137,7 @@ def test_charts_have_words_for_those_who_do_not_see_them(page):
 def test_one_run_is_a_page_of_its_own(journey, tmp_path):
     text = written(journey / "upstream", out=tmp_path / "deep" / "report.html")
     assert headings(text, 1) == ["A run"]
-    assert headings(text) == ["Results", "Training", "How to repeat it"]
+    assert headings(text) == ["Results", "Training", "How to reproduce it"]
     assert "Test top-1" in text, "without headline numbers the training's last are shown"
     assert ">85.0<" in text.replace(" ", "").replace("\n", "")
 
@@ -145,7 +145,7 @@ def test_one_run_is_a_page_of_its_own(journey, tmp_path):
 def test_several_folders_stand_one_after_the_other(journey, tmp_path):
     run = write_run(tmp_path / "later run", name="other")
     text = written(journey, run, out=tmp_path / "all.html")
-    assert headings(text, 1) == ["2 results side by side"]
+    assert headings(text, 1) == ["Comparison of 2 results"]
     assert headings(text) == [
         "A journey in small",
         "A journey in small: Upstream",
@@ -166,7 +166,7 @@ def test_where_weights_came_from_is_said_without_the_machines_folders(tmp_path):
     run = write_run(tmp_path / "run")
     recipe = (run / "recipe.toml").read_text()
     (run / "recipe.toml").write_text('init_from = "/home/someone/upstream"\n' + recipe)
-    assert "from upstream · fashion-mnist · 200 steps of 64 images" in written(run, out=tmp_path / "report.html")
+    assert "from upstream · fashion-mnist · 200 steps with batch size 64" in written(run, out=tmp_path / "report.html")
 
 
 def test_missing_pieces_are_left_out(tmp_path):
@@ -175,12 +175,12 @@ def test_missing_pieces_are_left_out(tmp_path):
         (run / name).unlink()
     shutil.rmtree(run / "results")
     text = written(run, out=tmp_path / "report.html")
-    assert headings(text) == ["How to repeat it"]
+    assert headings(text) == ["How to reproduce it"]
     assert "<nav" not in text, "a single section needs no links"
     assert 'class="tiles"' not in text
     shutil.rmtree(run)
     draw_figures(tmp_path / "pictures")
-    assert headings(written(tmp_path / "pictures", out=tmp_path / "report.html")) == ["Pictures"]
+    assert headings(written(tmp_path / "pictures", out=tmp_path / "report.html")) == ["Figures"]
 
 
 def test_a_journey_without_a_headline_shows_that_of_its_runs(tmp_path):
@@ -196,7 +196,7 @@ def test_a_journey_without_a_headline_shows_that_of_its_runs(tmp_path):
 def test_pictures_that_were_not_drawn_are_said(tmp_path):
     entries = [{"title": "Embedding filters", "skipped": "a ResNet has none"}]
     (tmp_path / "figures.json").write_text(json.dumps(entries))
-    assert "Not drawn: embedding filters. Reason: a ResNet has none." in written(tmp_path, out=tmp_path / "r.html")
+    assert "Not drawn: embedding filters (a ResNet has none)." in written(tmp_path, out=tmp_path / "r.html")
 
 
 def test_names_from_outside_are_text_and_never_markup(tmp_path):
@@ -282,7 +282,7 @@ def test_only_pictures_are_embedded(tmp_path):
 
 def test_nothing_to_report_is_said(tmp_path):
     (tmp_path / "empty").mkdir()
-    with pytest.raises(UserError, match="holds nothing to report"):
+    with pytest.raises(UserError, match="contains nothing to report"):
         write_report([tmp_path / "empty"], tmp_path / "report.html")
     with pytest.raises(UserError, match="is not a folder"):
         write_report([tmp_path / "nowhere"], tmp_path / "report.html")

@@ -37,11 +37,11 @@ def small_model(config=CONFIG, classes=CLASSES):
 def serving(model, limits=None, **options):
     """The port of a server that runs in a thread."""
     limits = limits or Limits()
-    gated = server.make_gated_app(
+    app = server.make_served_app(
         model, choose("cpu"), name="small <b>model", host="127.0.0.1", limits=limits, **options
     )
     with server.listen("127.0.0.1", 0) as listener:
-        running = server.make_server(gated, limits)
+        running = server.make_server(app, limits)
         thread = threading.Thread(target=running.run, kwargs={"sockets": [listener]})
         thread.start()
         try:

@@ -107,7 +107,7 @@ def test_a_model_without_attention_or_classes_is_served_for_the_rest():
     with serving(features) as port:
         status, _, body = ask(port, "/api/predict", encoded(noise()), content_type="image/png")
         assert status == 422
-        assert b"no classes" in body
+        assert b"no classification head" in body
 
 
 @pytest.mark.long

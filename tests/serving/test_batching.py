@@ -29,7 +29,7 @@ def test_everyone_gets_the_answer_to_the_own_image():
 
     async def main():
         batcher = Batcher(echo(sizes), Limits(batch=4, waiting=50))
-        async with batcher.working():
+        async with batcher.running():
             return await asyncio.gather(*(batcher.predict(image(value)) for value in range(10)))
 
     assert [float(answer[0]) for answer in asyncio.run(main())] == list(range(10))
@@ -41,7 +41,7 @@ def test_a_lone_image_does_not_wait_for_others():
 
     async def main():
         batcher = Batcher(echo(sizes), Limits(gather_seconds=0.01))
-        async with batcher.working():
+        async with batcher.running():
             for value in range(3):
                 await batcher.predict(image(value))
 
@@ -59,7 +59,7 @@ def test_the_queue_is_bounded_and_clients_that_went_away_are_not_computed_for():
 
     async def main():
         batcher = Batcher(slow, Limits(batch=1, waiting=2))
-        async with batcher.working():
+        async with batcher.running():
             first = asyncio.create_task(batcher.predict(image(0)))
             while not first.done() and batcher.waiting == 0:
                 await asyncio.sleep(0)
@@ -87,7 +87,7 @@ def test_a_batch_that_fails_does_not_stop_the_next():
 
     async def main():
         batcher = Batcher(picky, Limits())
-        async with batcher.working():
+        async with batcher.running():
             with pytest.raises(ValueError, match="thirteen"):
                 await batcher.predict(image(13))
             return await batcher.predict(image(14))

@@ -1,4 +1,4 @@
-"""The inspector page in a real browser, by mouse and by keyboard alone, on a desk and a phone, light and dark."""
+"""The inspector page in a real browser, by mouse and by keyboard alone, on a desktop and a phone, light and dark."""
 
 import base64
 import json
@@ -121,7 +121,7 @@ def test_the_top_class_is_read(page, port):
 def test_hovering_a_patch_shows_what_it_attends_to(page, model, photo):
     before = shown(page)
     move_to(page, 1, 2)
-    assert "The patch in row 2, column 3 looks most at" in said(page)
+    assert "The patch in row 2, column 3 attends most to" in said(page)
     assert expected_sentence(model, photo, 0, None, 1 + 8 + 2) in said(page)
     assert shown(page) != before
     move_to(page, 4, 6)
@@ -150,9 +150,9 @@ def test_layer_and_head_change_what_is_shown(page, model, photo):
     query = said(page).split("row ")[1]
     row, column = int(query.split(",")[0]), int(query.split("column ")[1].split()[0])
     expected = expected_sentence(model, photo, 1, 1, (row - 1) * 8 + column)
-    assert f"looks most at {expected}" in said(page)
+    assert f"attends most to {expected}" in said(page)
     page.find_element(By.ID, "class-token").click()
-    until(page, lambda: "The class token looks most at" in said(page))
+    until(page, lambda: "The class token attends most to" in said(page))
     assert expected_sentence(model, photo, 1, 1, 0) in said(page)
     seen.add(shown(page))
     assert len(seen) == 4
@@ -161,7 +161,7 @@ def test_layer_and_head_change_what_is_shown(page, model, photo):
 def test_the_other_views(page, port):
     seen = {shown(page)}
     for view, words in (
-        ("rollout", "Most of the output"), ("similarity", "is most like the one"), ("positions", "is most like the one")
+        ("rollout", "contributes most to"), ("similarity", "is most similar to"), ("positions", "is most similar to")
     ):  # fmt: skip
         radio = page.find_element(By.CSS_SELECTOR, f"input[value={view}]")
         ActionChains(page).move_to_element(radio).click().perform()
@@ -191,7 +191,7 @@ def test_all_of_it_by_keyboard_alone(browser, port, photo):
     keys.send_keys(Keys.ARROW_LEFT, Keys.ARROW_UP).perform()
     assert said(browser) != before
     keys.send_keys(Keys.HOME).perform()
-    assert "column 1 looks" in said(browser)
+    assert "column 1 attends" in said(browser)
     keys.send_keys(Keys.TAB).perform()
     assert focused().get_attribute("value") == "attention"
     keys.send_keys(Keys.TAB).perform()

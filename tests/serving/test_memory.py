@@ -1,4 +1,4 @@
-"""What glibc is told of memory, and when it is asked to return some."""
+"""How glibc is configured, and when it is asked to return memory."""
 
 from types import SimpleNamespace
 
@@ -8,20 +8,20 @@ from serving.servers import ask, encoded, noise
 from vitlab.serving import app, memory
 
 
-def test_what_glibc_is_told(monkeypatch):
-    told, trimmed = {}, []
-    glibc = SimpleNamespace(mallopt=told.__setitem__, malloc_trim=trimmed.append)
+def test_glibc_uses_one_arena_and_is_trimmed(monkeypatch):
+    options, trimmed = {}, []
+    glibc = SimpleNamespace(mallopt=options.__setitem__, malloc_trim=trimmed.append)
     monkeypatch.setattr(memory.ctypes, "CDLL", lambda name: glibc)
-    memory.return_large_buffers()
-    assert told == {-1: 32 * 2**20, -3: 24 * 2**20, -8: 1}  # M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_ARENA_MAX
-    memory.give_back()
+    memory.use_one_arena()
+    assert options == {-8: 1}  # M_ARENA_MAX
+    memory.trim_memory()
     assert trimmed == [0]
 
 
 def test_other_libraries_are_left_alone(monkeypatch):
     monkeypatch.setattr(memory.ctypes, "CDLL", lambda name: SimpleNamespace())
-    memory.return_large_buffers()
-    memory.give_back()
+    memory.use_one_arena()
+    memory.trim_memory()
 
 
 @pytest.mark.parametrize(
@@ -37,6 +37,6 @@ def test_other_libraries_are_left_alone(monkeypatch):
 )
 def test_memory_is_given_back_after_large_images_alone(port, monkeypatch, data, status, times):
     given = []
-    monkeypatch.setattr(app, "give_back", lambda: given.append(True))
+    monkeypatch.setattr(app, "trim_memory", lambda: given.append(True))
     assert ask(port, "/api/predict", data, content_type="image/png")[0] == status
     assert len(given) == times

@@ -6,15 +6,16 @@ from pathlib import Path
 import pytest
 import torch
 
+from rounding import distance, without_key_biases
 from vitlab import create_model
 from vitlab.datasets.catalog import open_source
 from vitlab.errors import TrainingFailed
 from vitlab.models.build import Model
+from vitlab.progress import Progress
 from vitlab.recipes import library
 from vitlab.recipes.schema import Recipe, with_changes
 from vitlab.runtime import choose, seeded
 from vitlab.training import memory, objectives
-from vitlab.training.progress import Display
 from vitlab.training.run_directory import open_run, read_metrics
 from vitlab.training.trainer import Trainer
 
@@ -27,12 +28,15 @@ def _recipe(*changes: str) -> Recipe:
     return with_changes(library.load_recipe("demo-upstream"), [*common, *changes])
 
 
-def _train(path: Path, recipe: Recipe, display: Display | None = None) -> Model:
-    source = open_source("digits", "train")
-    with seeded(recipe.seed, "initialisation"):
-        model = create_model("ViT-Ti/7", num_classes=10, image_size=28, hidden=32, layers=2, mlp=64, heads=2)
+def _model() -> Model:
+    with seeded(0, "initialisation"):
+        return create_model("ViT-Ti/7", num_classes=10, image_size=28, hidden=32, layers=2, mlp=64, heads=2)
+
+
+def _train(path: Path, recipe: Recipe, progress: Progress | None = None) -> Model:
+    source, model = open_source("digits", "train"), _model()
     with open_run(path, recipe, data=source.fingerprint, environment={}, resume=True) as run:
-        return Trainer(recipe, model, source, run, runtime=choose("cuda"), display=display or Display()).fit()
+        return Trainer(recipe, model, source, run, runtime=choose("cuda"), progress=progress or Progress()).fit()
 
 
 def _hash(model: Model) -> str:
@@ -42,9 +46,9 @@ def _hash(model: Model) -> str:
     return digest.hexdigest()
 
 
-class _CrashAt(Display):
-    def show(self, now) -> None:
-        if now.step == 8:
+class _CrashAt(Progress):
+    def update(self, done, text="") -> None:
+        if done == 8:
             raise RuntimeError("crash")
 
 
@@ -94,7 +98,9 @@ def test_the_share_of_the_peak_is_logged_where_it_is_known(tmp_path):
 
 @pytest.mark.parametrize("way", ["blocks", "step"])
 def test_compiled_training_learns_about_the_same(tmp_path, way):
-    plain = _train(tmp_path / "plain", _recipe("optimizer.kind=sgd", "averaging=0"))
-    compiled = _train(tmp_path / "compiled", _recipe("optimizer.kind=sgd", "averaging=0", f"scale.compile={way}"))
-    for name, value in plain.state_dict().items():
-        torch.testing.assert_close(compiled.state_dict()[name], value, atol=2e-3, rtol=0)
+    """bfloat16 rounds each update's terms to 2^-9 of themselves: ten such roundings are 2 % of the way gone."""
+    recipe = ["optimizer.kind=sgd", "optimizer.learning_rate=0.05", "averaging=0"]
+    plain = _train(tmp_path / "plain", _recipe(*recipe)).state_dict()
+    compiled = _train(tmp_path / "compiled", _recipe(*recipe, f"scale.compile={way}")).state_dict()
+    plain, compiled, start = (without_key_biases(weights) for weights in (plain, compiled, _model().state_dict()))
+    assert distance(compiled, plain) <= 10 * 2.0**-9 * distance(plain, start)

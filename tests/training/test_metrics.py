@@ -9,8 +9,7 @@ from vitlab import create_model
 from vitlab.recipes import cost
 from vitlab.runtime import Runtime, choose
 from vitlab.training import metrics
-from vitlab.training.metrics import MetricsTracker
-from vitlab.training.progress import StepMetrics, duration
+from vitlab.training.metrics import MetricsTracker, StepMetrics
 from vitlab.training.step import StepResult
 
 CPU = choose("cpu")
@@ -147,8 +146,3 @@ def test_step_metrics_as_text():
     words = now.text()
     assert words == "loss 1.235  acc 50.0%  lr 0.001  1,234 img/s  mfu 42%  wait 3%  5.0 GB"
     assert "mfu" not in StepMetrics(7, 1.0, 0.5, 10.0, 1e-3).numbers()
-
-
-@pytest.mark.parametrize(("seconds", "text"), [(3, "3 s"), (600, "10 min"), (9000, "2.5 h")])
-def test_times_as_a_person_says_them(seconds, text):
-    assert duration(seconds) == text

@@ -16,6 +16,7 @@ from safetensors.torch import load_file, save_file
 from vitlab.errors import UserError
 from vitlab.weights import load_model, save_model
 from weights.helpers import golden_arrays, golden_cases, save_npz, tiny
+from weights.test_flax_layouts import scanned
 
 CASES = golden_cases()
 
@@ -249,8 +250,6 @@ def test_no_more_than_twice_the_models_size_is_allocated(kind, tmp_path):
     if kind == "torch":
         torch.save({"model": model.state_dict()}, source)
     elif kind == "scan":
-        from weights.test_flax_layouts import scanned
-
         save_model(model, source, format="flax")
         with np.load(source) as file:
             arrays = scanned(dict(file))

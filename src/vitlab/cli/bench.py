@@ -1,4 +1,4 @@
-"""`vitlab bench inference`: speed and largest batches of models on this machine."""
+"""`vitlab bench inference`: throughput and largest batch sizes of models on this machine."""
 
 import sys
 from dataclasses import asdict
@@ -18,7 +18,7 @@ from vitlab.results import Cell, ResultTable
 from vitlab.runtime import choose, environment
 
 app = options.new_app()
-# Those of Figure 12.
+# The models of the paper's Figure 12.
 MODELS = "BiT-R50x1,BiT-R50x2,BiT-R152x4,ViT-B/32,ViT-L/32,ViT-B/16,ViT-L/16,ViT-H/14"
 SIZES = "64,128,224,384,512"
 BATCHES = "1,2,4,8,16,32,64,128,256,512,1024,2048,4096"
@@ -26,24 +26,28 @@ BATCHES = "1,2,4,8,16,32,64,128,256,512,1024,2048,4096"
 
 @app.callback()
 def bench() -> None:
-    """Speed and memory on this machine."""
+    """Throughput and memory on this machine."""
 
 
 @app.command()
 def inference(
-    models: Annotated[str, typer.Option("--models", help="Names, separated by commas.")] = MODELS,
+    models: Annotated[str, typer.Option("--models", help="Models, separated by commas.")] = MODELS,
     sizes: Annotated[
-        str, typer.Option("--sizes", help="Image sizes in pixels; those that do not fit a model are left out.")
+        str, typer.Option("--sizes", help="Image sizes in pixels; a model skips those it does not support.")
     ] = SIZES,
     batches: Annotated[
-        str, typer.Option("--batches", help="Batch sizes; it stops where memory is not enough.")
+        str, typer.Option("--batches", help="Batch sizes; larger ones are skipped once memory runs out.")
     ] = BATCHES,
-    repetitions: Annotated[int, typer.Option("--repetitions", min=1, help="Of every measurement.")] = speed.REPETITIONS,
-    plot: Annotated[Path | None, typer.Option("--plot", metavar="FILE", help="Draw it: .png or .svg.")] = None,
+    repetitions: Annotated[
+        int, typer.Option("--repetitions", min=1, help="Repetitions of every measurement.")
+    ] = speed.REPETITIONS,
+    plot: Annotated[
+        Path | None, typer.Option("--plot", metavar="FILE", help="Draw the result to a .png or .svg file.")
+    ] = None,
     device: options.DeviceOption = "auto",
     as_json: options.JsonOption = False,
 ) -> None:
-    """Images a second and the largest batch of models, image sizes and batch sizes (the paper's Figure 12)."""
+    """Measure images per second and the largest batch size by model and image size (the paper's Figure 12)."""
     if plot is not None and plot.suffix not in (".png", ".svg"):
         raise UserError(f"--plot {plot}: write to a file that ends in .png or .svg")
     runtime = choose(device)
@@ -54,7 +58,7 @@ def inference(
     measured = [
         speed.sweep(
             name, size, counts, runtime, device_bytes=available, repetitions=repetitions,
-            say=lambda line: print(line, file=sys.stderr, flush=True),
+            log=lambda line: print(line, file=sys.stderr, flush=True),
         )
         for name, size in tasks
     ]  # fmt: skip
@@ -73,15 +77,15 @@ def _numbers(option: str, text: str) -> list[int]:
 
 def _table(measured: list[Speed], about: dict[str, str | int]) -> ResultTable:
     rows: list[list[Cell]] = []
-    for found in measured:
-        largest = f"{found.largest_batch:,}" if found.smallest_refused else f"{found.largest_batch:,} or more"
-        peak = f"{found.peak:,.1f}" if found.images_per_second else None
-        predicted = None if found.predicted_largest is None else f"{found.predicted_largest:,}"
-        rows.append([found.model, found.image_size, peak, found.best_batch or None, largest, predicted])
+    for one in measured:
+        largest = f"{one.largest_batch:,}" if one.smallest_refused else f"{one.largest_batch:,} or more"
+        peak = f"{one.peak:,.1f}" if one.images_per_second else None
+        predicted = None if one.predicted_largest is None else f"{one.predicted_largest:,}"
+        rows.append([one.model, one.image_size, peak, one.best_batch or None, largest, predicted])
     return ResultTable(
-        title=f"Inference on {about['device_name']}, {about['compute']}",
-        columns=["model", "pixels", "images/s", "at batch", "largest batch", "predicted"],
+        title=f"Inference throughput on {about['device_name']}, {about['compute']}",
+        columns=["model", "image size", "peak images/s", "at batch size", "largest batch size", "predicted largest"],
         rows=rows,
-        notes=["Random images that are on the device already; the median of the repetitions, smaller batches first."],
-        numbers={"environment": about, "measured": [asdict(found) for found in measured]},
+        notes=["Random images that are already on the device; the median of the repetitions."],
+        numbers={"environment": about, "measured": [asdict(one) for one in measured]},
     )

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from vitlab.data.sources import Bad
 from vitlab.errors import UserError
+from vitlab.recipes.effects import refuse_without_effect
 from vitlab.recipes.schema import Recipe, with_changes
 
 
@@ -46,7 +47,9 @@ class RecipeChanges:
             recipe = recipe.model_copy(update={"model": recipe.model.model_copy(update={"name": self.model})})
         if self.init_from is not None:
             recipe = recipe.model_copy(update={"init_from": self.init_from})
-        return with_changes(recipe, [*self._from_options(), *self.assignments])
+        changed = with_changes(recipe, [*self._from_options(), *self.assignments])
+        refuse_without_effect(changed, self.changed_keys())
+        return changed
 
     def changed_keys(self) -> list[str]:
         """The keys of a recipe that are set."""

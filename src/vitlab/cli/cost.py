@@ -2,28 +2,44 @@
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 
 from vitlab.cli import options
-from vitlab.cli.costing import EPOCHS, Asked, Changes, asked_of, check_size, counted
+from vitlab.cli.costing import EPOCHS, CostedTraining, Overrides, check_size, costed_training, counted
 from vitlab.cli.output import show
 from vitlab.errors import UserError
 from vitlab.recipes import cost, hardware, memory, zoo
 from vitlab.recipes.configs import ModelConfig, ViTConfig
+from vitlab.recipes.entries import JFT
 from vitlab.recipes.hardware import Hardware, device_hours
-from vitlab.recipes.named_data import JFT
 from vitlab.results import Cell, ResultTable
 
 app = options.new_app()
 H100_PRECISION = "bfloat16"
 MOST_EPOCHS, MOST_IMAGES, HIGHEST_PRICE, LEAST_UTILISATION = 1e9, 10**15, 1e9, 1e-6
 
+EpochsOption = Annotated[float | None, typer.Option("--epochs", help="Passes over the training images.")]
+ImagesOption = Annotated[
+    int | None, typer.Option("--images", min=1, max=MOST_IMAGES, help="Training images; JFT has 303 million.")
+]
+BatchOption = Annotated[
+    int | None, typer.Option("--batch", min=1, max=memory.MOST_IMAGES, help="Images at once on one device.")
+]
+PrecisionOption = Annotated[memory.Precision, typer.Option("--precision", help="Of matrix products.")]
+HardwareOption = Annotated[str, typer.Option("--hardware", help="A device, such as H100, A100 or TPUv3-core.")]
+MemoryOption = Annotated[
+    str | None, typer.Option("--memory", metavar="SIZE", help="Memory of the device, if different, such as 12GB.")
+]
+PlotOption = Annotated[
+    Path | None, typer.Option("--plot", metavar="FILE", help="Draw the paper's Figure 5: .png or .svg.")
+]
+
 
 @dataclass(frozen=True)
 class _Device:
-    """What is trained on, and how well it is used; `price` is an hour's."""
+    """The device that is trained on, and the share of its peak that is reached; `price` is per hour."""
 
     hardware: Hardware
     precision: memory.Precision
@@ -39,35 +55,22 @@ class _Device:
 def cost_of(
     name: Annotated[
         str | None,
-        typer.Argument(metavar="MODEL|RECIPE|RUN", help="A model, a recipe, its TOML file, or a run's folder."),
+        typer.Argument(metavar="MODEL|RECIPE|RUN", help="A model, a recipe, its TOML file, or a run's directory."),
     ] = None,
-    every: Annotated[bool, typer.Option("--all", help="Every model of the zoo, as a table.")] = False,
+    every: Annotated[bool, typer.Option("--all", help="Every named model, as a table.")] = False,
     model: Annotated[
-        str | None, typer.Option("--model", metavar="NAME", help="The model that a recipe trains.")
+        str | None, typer.Option("--model", metavar="NAME", help="The recipe's model, if another.")
     ] = None,
-    image_size: Annotated[
-        int | None, typer.Option("--image-size", min=1, help="Pixels, instead of the model's.")
-    ] = None,
-    epochs: Annotated[float | None, typer.Option("--epochs", help="Passes over the training images.")] = None,
-    images: Annotated[
-        int | None,
-        typer.Option("--images", min=1, max=MOST_IMAGES, help="Training images; JFT has 303 million."),
-    ] = None,
-    batch: Annotated[
-        int | None, typer.Option("--batch", min=1, max=memory.MOST_IMAGES, help="Images of one update at once.")
-    ] = None,
-    precision: Annotated[
-        Literal["bfloat16", "float32"], typer.Option("--precision", help="Of matrix products.")
-    ] = "bfloat16",
-    device: Annotated[str, typer.Option("--hardware", help="A device, such as H100, A100 or TPUv3-core.")] = "H100",
-    device_memory: Annotated[
-        str | None, typer.Option("--memory", metavar="SIZE", help="The device's, if another, such as 12GB.")
-    ] = None,
+    image_size: Annotated[int | None, typer.Option("--image-size", min=1, help="Pixels, if not the model's.")] = None,
+    epochs: EpochsOption = None,
+    images: ImagesOption = None,
+    batch: BatchOption = None,
+    precision: PrecisionOption = "bfloat16",
+    device: HardwareOption = "H100",
+    device_memory: MemoryOption = None,
     utilisation: Annotated[float, typer.Option("--utilisation", help="Share of the device's peak.")] = 0.4,
-    price: Annotated[float | None, typer.Option("--price", help="Of an hour of the device.")] = None,
-    plot: Annotated[
-        Path | None, typer.Option("--plot", metavar="FILE", help="Draw the paper's Figure 5: .png or .svg.")
-    ] = None,
+    price: Annotated[float | None, typer.Option("--price", help="Price per device-hour.")] = None,
+    plot: PlotOption = None,
     as_json: options.JsonOption = False,
 ) -> None:
     """What a MODEL, a RECIPE or a RUN costs: nothing is run. A MODEL is trained for 7 epochs of JFT, as in Table 6."""
@@ -77,15 +80,15 @@ def cost_of(
     found = hardware.find(device)
     if device_memory is not None:
         found = replace(found, memory=memory.bytes_of(device_memory))
-    used, changes = _Device(found, precision, utilisation, price), Changes(model, image_size, epochs, images, batch)
-    table = _zoo_table(changes, used) if name is None else _table(asked_of(name, changes), used)
+    used, changes = _Device(found, precision, utilisation, price), Overrides(model, image_size, epochs, images, batch)
+    table = _zoo_table(changes, used) if name is None else _table(costed_training(name, changes), used)
     if plot is not None:
         _draw(plot)
     show(table, as_json=as_json)
 
 
 def _check_numbers(epochs: float | None, utilisation: float, price: float | None) -> None:
-    """Refuses what typer's own ranges let through: infinity, and what is not a number."""
+    """Refuses what typer's own ranges accept: infinity and NaN."""
     if epochs is not None and not 0 < epochs < MOST_EPOCHS:
         raise UserError(f"--epochs {epochs:g}: give a number above 0 and below {MOST_EPOCHS:,.0f}")
     if price is not None and not 0 <= price <= HIGHEST_PRICE:
@@ -100,71 +103,108 @@ def _draw(path: Path) -> None:
     save_figure(figure_5(), path)
 
 
-def _needs(asked: Asked, device: _Device) -> tuple[memory.Optimizer, memory.Memory, int]:
-    """The optimizer, what training takes, and the largest batch that fits."""
-    recipe = asked.recipe
+@dataclass(frozen=True)
+class _Costs:
+    """What a training costs on a device.
+
+    Attributes:
+        forward: FLOPs of one image.
+        largest_batch: that fits into the device's memory.
+        h100_hours: in bfloat16.
+    """
+
+    optimizer: memory.Optimizer
+    memory: memory.Memory
+    largest_batch: int
+    forward: int
+    exaflops: float
+    core_days: float
+    h100_hours: float
+    device_hours: float
+
+
+def _costs(training: CostedTraining, device: _Device) -> _Costs:
+    recipe, config, exaflops = training.recipe, training.config, training.exaflops
     optimizer: memory.Optimizer = recipe.optimizer.kind if recipe else "adamw"
     averaging, recompute = (bool(recipe.averaging), recipe.scale.recompute) if recipe else (False, False)
-    needed = memory.training_memory(
-        asked.config, asked.at_once, precision=device.precision, optimizer=optimizer, averaging=averaging,
-        recompute=recompute,
+    return _Costs(
+        optimizer=optimizer,
+        memory=memory.training_memory(
+            config, training.microbatch, precision=device.precision, optimizer=optimizer, averaging=averaging,
+            recompute=recompute,
+        ),
+        largest_batch=memory.largest_batch(
+            config, device.hardware.memory, precision=device.precision, optimizer=optimizer, averaging=averaging,
+            recompute=recompute,
+        ),
+        forward=cost.flops(config),
+        exaflops=exaflops,
+        core_days=cost.tpu_v3_core_days(exaflops, device.utilisation),
+        h100_hours=device_hours(exaflops, hardware.find("H100").peak(H100_PRECISION), device.utilisation),
+        device_hours=device.hours(exaflops),
     )  # fmt: skip
-    largest = memory.largest_batch(
-        asked.config, device.hardware.memory, precision=device.precision, optimizer=optimizer, averaging=averaging,
-        recompute=recompute,
-    )  # fmt: skip
-    return optimizer, needed, largest
 
 
-def _table(asked: Asked, device: _Device) -> ResultTable:
-    config, found = asked.config, device.hardware
-    optimizer, needed, largest = _needs(asked, device)
-    exaflops, hours = asked.exaflops, device.hours(asked.exaflops)
-    h100 = device_hours(exaflops, hardware.find("H100").peak(H100_PRECISION), device.utilisation)
-    days = cost.tpu_v3_core_days(exaflops, device.utilisation)
-    forward, together = cost.flops(config), counted(asked.at_once, "image")
-    held = needed.weights + needed.gradients + needed.moments + needed.average
-    rows: list[list[Cell]] = [
-        ["parameters", _scaled(cost.parameters(config), largest="M")],
-        ["image size", " x ".join(map(str, config.image_hw))],
-        ["FLOPs of an image, forward", _scaled(forward)],
-        ["FLOPs of an image, training", _scaled(cost.FORWARD_AND_BACKWARD * forward)],
-        [f"weights, gradients, optimizer ({optimizer})", _bytes(held)],
-        [f"activations of {together}, {device.precision}", _bytes(needed.activations)],
-        [f"training memory at its peak, {together}", _bytes(needed.peak)],
-        [f"largest training batch on {found.name} ({found.memory / 1e9:.0f} GB)", f"{largest:,}"],
-        [f"training: {asked.length}", f"{exaflops:,.4g} exaFLOPs"],
-        ["TPUv3-core-days", f"{days:,.4g}"],
-        ["H100-hours", f"{h100:,.4g}"],
-    ]
-    if isinstance(config, ViTConfig):
-        rows.insert(2, ["tokens", config.tokens])
-    if (found.name, device.precision) != ("H100", H100_PRECISION):
-        rows.append([f"{found.name}-hours, {device.precision}", f"{hours:,.4g}"])
-    if device.price is not None:
-        rows.append(["price", f"{hours * device.price:,.2f}"])
+def _table(training: CostedTraining, device: _Device) -> ResultTable:
+    costs = _costs(training, device)
     return ResultTable(
-        title=f"What {asked.name} costs",
+        title=f"What {training.name} costs",
         columns=["", "by arithmetic"],
-        rows=rows,
+        rows=[*_model_rows(training, costs), *_training_rows(training, costs, device)],
         notes=[
             f"Time: at {100 * device.utilisation:g} % of the peak. exaFLOPs: as in the paper's Table 6, products with "
-            "padding left out. Memory: PyTorch's tensors; a device's own context comes on top.",
-            *asked.notes,
+            "padding left out. Memory: PyTorch's tensors; a device's own context is not included.",
+            *training.notes,
         ],
-        numbers={
-            "parameters": cost.parameters(config), "classes": config.num_classes, "flops": forward,
-            "exaflops": exaflops, "epochs": asked.epochs, "images": asked.images, "steps": asked.steps,
-            "batch": asked.at_once, "precision": device.precision, "training_memory": needed.peak,
-            "activations": needed.activations, "largest_batch": largest, "hardware": found.name,
-            "utilisation": device.utilisation, "tpu_v3_core_days": days, "h100_hours": h100, "device_hours": hours,
-            **({"price": hours * device.price} if device.price is not None else {}),
-        },
-    )  # fmt: skip
+        numbers=_numbers(training, costs, device),
+    )
 
 
-def _every_model(changes: Changes) -> dict[str, ModelConfig]:
-    """The zoo at the image size that is asked for; what is of one model alone is refused."""
+def _model_rows(training: CostedTraining, costs: _Costs) -> list[list[Cell]]:
+    config = training.config
+    tokens: list[list[Cell]] = [["tokens", config.tokens]] if isinstance(config, ViTConfig) else []
+    return [
+        ["parameters", _scaled(cost.parameters(config), largest="M")],
+        ["image size", " x ".join(map(str, config.image_hw))],
+        *tokens,
+        ["FLOPs per image, forward", _scaled(costs.forward)],
+        ["FLOPs per image, training", _scaled(cost.FORWARD_AND_BACKWARD * costs.forward)],
+    ]
+
+
+def _training_rows(training: CostedTraining, costs: _Costs, device: _Device) -> list[list[Cell]]:
+    needed, found, batch = costs.memory, device.hardware, counted(training.microbatch, "image")
+    held = needed.weights + needed.gradients + needed.moments + needed.average
+    rows: list[list[Cell]] = [
+        [f"weights, gradients, optimizer ({costs.optimizer})", _bytes(held)],
+        [f"activations of {batch}, {device.precision}", _bytes(needed.activations)],
+        [f"peak memory in training, {batch}", _bytes(needed.peak)],
+        [f"largest training batch on {found.name} ({found.memory / 1e9:.0f} GB)", f"{costs.largest_batch:,}"],
+        [f"training: {training.length}", f"{costs.exaflops:,.4g} exaFLOPs"],
+        ["TPUv3-core-days", f"{costs.core_days:,.4g}"],
+        ["H100-hours", f"{costs.h100_hours:,.4g}"],
+    ]
+    if (found.name, device.precision) != ("H100", H100_PRECISION):
+        rows.append([f"{found.name}-hours, {device.precision}", f"{costs.device_hours:,.4g}"])
+    if device.price is not None:
+        rows.append(["price", f"{costs.device_hours * device.price:,.2f}"])
+    return rows
+
+
+def _numbers(training: CostedTraining, costs: _Costs, device: _Device) -> dict[str, object]:
+    return {
+        "parameters": cost.parameters(training.config), "classes": training.config.num_classes, "flops": costs.forward,
+        "exaflops": costs.exaflops, "epochs": training.epochs, "images": training.images, "steps": training.steps,
+        "batch": training.microbatch, "precision": device.precision, "training_memory": costs.memory.peak,
+        "activations": costs.memory.activations, "largest_batch": costs.largest_batch,
+        "hardware": device.hardware.name, "utilisation": device.utilisation, "tpu_v3_core_days": costs.core_days,
+        "h100_hours": costs.h100_hours, "device_hours": costs.device_hours,
+        **({"price": costs.device_hours * device.price} if device.price is not None else {}),
+    }  # fmt: skip
+
+
+def _every_model(changes: Overrides) -> dict[str, ModelConfig]:
+    """Every named model at the wanted image size; options that are for a single model are refused."""
     for option, value in (("--model", changes.model), ("--batch", changes.batch)):
         if value is not None:
             raise UserError(f"cost --all: {option} is for one model or recipe; leave it out, or name one")
@@ -179,7 +219,7 @@ def _every_model(changes: Changes) -> dict[str, ModelConfig]:
     return configs
 
 
-def _zoo_table(changes: Changes, device: _Device) -> ResultTable:
+def _zoo_table(changes: Overrides, device: _Device) -> ResultTable:
     epochs, images, found = changes.epochs or EPOCHS, changes.images or JFT, device.hardware
     rows: list[list[Cell]] = []
     numbers: dict[str, dict[str, float]] = {}
@@ -206,7 +246,7 @@ def _zoo_table(changes: Changes, device: _Device) -> ResultTable:
         columns=columns if device.price is None else [*columns, "price"],
         rows=rows,
         notes=[
-            f"Time: at {100 * device.utilisation:g} % of the peak. Largest batch: of training on {found.name}, "
+            f"Time: at {100 * device.utilisation:g} % of the peak. Largest batch: in training on {found.name}, "
             f"{device.precision}."
         ],
         numbers=numbers,
@@ -218,7 +258,7 @@ def _bytes(count: int) -> str:
 
 
 def _scaled(count: float, largest: str = "G") -> str:
-    """A number in thousands, millions or billions, up to the largest unit, such as 86.57 M; small ones as they are."""
+    """A number in thousands, millions or billions, up to the largest unit, such as 86.57 M."""
     if count < 1000:
         return f"{count:,.0f} "
     unit = min(next(number for number in (3, 2, 1) if count >= 1000**number), " kMG".index(largest))

@@ -9,11 +9,11 @@ import typer
 from vitlab import files
 from vitlab.cli import options
 from vitlab.cli.output import show
-from vitlab.cli.progress import counting
 from vitlab.data.sources import Source, TrainOrTest
 from vitlab.datasets.catalog import describe_names, open_source
 from vitlab.datasets.describe import Quantile, contact_sheet, describe
 from vitlab.errors import UserError
+from vitlab.progress import show_progress
 from vitlab.results import Cell, ResultTable
 from vitlab.shards.packing import Encoding, pack
 
@@ -129,10 +129,10 @@ def pack_shards(
     skipped: list[str] = []
     for split in SPLITS:
         opened = open_source(source, split)
-        with counting(f"packing {split}", len(opened)) as progress:
+        with show_progress(f"packing {split}", len(opened)) as shown:
             packed = pack(
                 opened, out, split,
-                size=size, encoding=kind, workers=workers, bad_images=bad_images, progress=progress,
+                size=size, encoding=kind, workers=workers, bad_images=bad_images, progress=shown.update,
             )  # fmt: skip
         rows.append([split, packed.images, len(packed.shards), f"{packed.size / 2**20:,.1f}", len(packed.skipped)])
         skipped += packed.skipped

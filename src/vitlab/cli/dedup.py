@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 from vitlab import files, weights
 from vitlab.cli import options
 from vitlab.cli.output import show
-from vitlab.cli.progress import counting
 from vitlab.data.sources import Source
 from vitlab.datasets.catalog import open_source
 from vitlab.dedup.clean_list import write_clean_list
@@ -26,6 +25,7 @@ from vitlab.dedup.signatures import Signatures, why_unreadable
 from vitlab.errors import UserError
 from vitlab.evaluation.features import features_of
 from vitlab.models.build import model_digest
+from vitlab.progress import show_progress
 from vitlab.results import Cell, ResultTable, percent, write_table
 from vitlab.runtime import choose
 
@@ -77,8 +77,8 @@ def _run(search: Search, out: Path, rank: int | None, ranks: int) -> ResultTable
     """The search, or one share of it."""
     check_search(search)
     references = _read(search)
-    with counting("training images", len(search.train)) as progress:
-        images = run_blocks(search, references, progress, rank=rank or 0, ranks=1 if rank is None else ranks)
+    with show_progress("training images", len(search.train)) as shown:
+        images = run_blocks(search, references, shown.update, rank=rank or 0, ranks=1 if rank is None else ranks)
     if rank is not None:
         return _share_table(search, rank, ranks, images)
     return _write(search, join(search), references, out)
@@ -86,8 +86,8 @@ def _run(search: Search, out: Path, rank: int | None, ranks: int) -> ResultTable
 
 def _read(search: Search) -> Signatures:
     total = sum(map(len, search.references))
-    with counting("test images" if search.tests else "images", total) as progress:
-        return read_references(search, progress)
+    with show_progress("test images" if search.tests else "images", total) as shown:
+        return read_references(search, shown.update)
 
 
 def _embedding(method: str, model: str | None, device: str) -> Embedding | None:

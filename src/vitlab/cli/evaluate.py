@@ -1,7 +1,7 @@
 """`vitlab evaluate MODEL --data SOURCE`: accuracy on labelled images."""
 
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Annotated
 
@@ -10,32 +10,31 @@ import typer
 
 from vitlab import weights
 from vitlab.cli import options
-from vitlab.cli.output import show
-from vitlab.cli.processes import one_voice
-from vitlab.data.sources import Source
+from vitlab.cli.output import show, store_in_run
+from vitlab.data.sources import Bad, Source
 from vitlab.datasets.catalog import known_as, open_source, split_path
-from vitlab.datasets.imagenet import read_objectnet_mapping, read_real_labels
+from vitlab.datasets.imagenet import ObjectNetMapping, read_objectnet_mapping, read_real_labels
 from vitlab.errors import UserError
-from vitlab.evaluation import accuracy, calibration, dump, imagenet
+from vitlab.evaluation import accuracy, dump, imagenet, uncertainty
 from vitlab.evaluation.accuracy import Accuracy
 from vitlab.evaluation.accuracy_table import accuracy_table
-from vitlab.evaluation.imagenet import Counted
-from vitlab.evaluation.intervals import wilson
+from vitlab.evaluation.imagenet import SubsetAccuracy
 from vitlab.models.build import Model
-from vitlab.results import Cell, Headline, ResultTable, file_name, percent, write_table
-from vitlab.runtime import raise_on_all
+from vitlab.results import Cell, Headline, ResultTable, file_name, percent
+from vitlab.runtime import choose, process_group, raise_on_all
 
 app = options.new_app()
+INTERVAL = "95 % interval"
 
 
 @app.command()
 def evaluate(
     model: options.ModelArgument,
     data: options.DataOption,
-    batch_size: Annotated[int, typer.Option("--batch-size", min=1, help="Images at a time.")] = 128,
+    batch_size: Annotated[int, typer.Option("--batch-size", min=1, help="Images per batch.")] = 128,
     dump_file: Annotated[
         Path | None,
-        typer.Option("--dump", metavar="FILE", help="Write what was said of every image: .csv, or .parquet."),
+        typer.Option("--dump", metavar="FILE", help="Write the prediction of every image to a .csv or .parquet file."),
     ] = None,
     real: Annotated[
         Path | None, typer.Option("--real", metavar="FILE", help="ReaL's real.json, for ImageNet's validation images.")
@@ -44,53 +43,78 @@ def evaluate(
     device: options.DeviceOption = "auto",
     as_json: options.JsonOption = False,
 ) -> None:
-    """Accuracy of MODEL on the test images of SOURCE, each image counted once; torchrun shares the work out.
+    """Measure the accuracy of MODEL on the test images of SOURCE; torchrun distributes the work.
 
-    Top-1 with its interval, top-5, by class, and calibration. Where MODEL is a run, its report has them too.
+    Prints top-1 accuracy with its confidence interval, overall and by class, top-5 accuracy and calibration error.
+    If MODEL is a run, the result is stored in it and its report shows it.
     """
-    with one_voice(device) as runtime:
+    with process_group(choose(device)) as runtime:
         with raise_on_all(runtime):
-            if dump_file is not None:
-                dump.check_suffix(dump_file)
-            if real is not None and split_path(data)[0] == "objectnet":
-                raise UserError("--real is for ImageNet's validation images, and the data is ObjectNet; leave it out")
-            labels = read_real_labels(real) if real is not None else None
-            loaded = weights.load_model(model)
-            source = open_source(data, "test", bad=bad_images)
-            folder = _objectnet_folder(data)
-            mapping = None if folder is None else read_objectnet_mapping(folder)
-            classes = None if mapping is not None else loaded.classes
+            task = _prepared(model, data, dump_file, real, bad_images)
         measured = accuracy.measure(
-            loaded, source, loaded.preprocessing, runtime,
-            classes=classes, batch_size=batch_size, bad_images=bad_images, shared=True,
+            task.model, task.source, task.model.preprocessing, runtime, classes=task.classes, batch_size=batch_size,
+            bad_images=bad_images, distributed=True,
         )  # fmt: skip
         if not runtime.is_first:
             return
-    if mapping is not None:
-        counted = imagenet.objectnet_accuracy(measured, source, mapping)
-        dataset = "objectnet"
-        table = _counted_table(f"Accuracy on ObjectNet ({source.name})", dataset, "not shared with ImageNet", counted)
-    elif labels is not None:
-        counted = imagenet.real_accuracy(measured, source, labels)
-        dataset = "imagenet-real"
-        title = f"Accuracy on ReaL ({source.name})"
-        table = _counted_table(title, dataset, "without a label", counted, plain=measured)
-    else:
-        name = known_as(data)
-        dataset = "imagenet" if name == "imagenet-real" else name  # ReaL is its labels, and these are the images' own
-        table = _table(measured, source, _names(loaded, source), dataset)
     if dump_file is not None:
         dump.write(
-            measured, source, _names(loaded, source), dump_file,
-            real=labels, objectnet=mapping,
+            measured, task.source, task.names, dump_file, real=task.real_labels, objectnet=task.objectnet
         )  # fmt: skip
+    table = _table(measured, task)
     show(table, as_json=as_json)
-    if (Path(model) / "recipe.toml").exists():
-        write_table(table, Path(model) / "results" / file_name("evaluate", dataset))
+    store_in_run(table, model, file_name("evaluate", task.dataset))
+
+
+@dataclass(frozen=True, eq=False)
+class _Task:
+    """What is evaluated.
+
+    Attributes:
+        model, source: the model, and the images.
+        dataset: the name by which reports know the data set, see `known_as`.
+        real_labels: ReaL's labels of ImageNet's validation images, if predictions are compared with those.
+        objectnet: ObjectNet's mapping to ImageNet's classes, if that is the data.
+    """
+
+    model: Model
+    source: Source
+    dataset: str
+    real_labels: list[list[int]] | None
+    objectnet: ObjectNetMapping | None
+
+    @property
+    def classes(self) -> tuple[str, ...] | None:
+        """The model's classes, to be matched with the data's; ObjectNet's labels keep their own numbers."""
+        return None if self.objectnet is not None else self.model.classes
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """A name for each output of the model; numbers if neither the model nor the data has names."""
+        outputs = self.model.config.num_classes
+        named = self.model.classes or self.source.classes
+        return named if len(named) == outputs else tuple(map(str, range(outputs)))
+
+
+def _prepared(model: str, data: str, dump_file: Path | None, real: Path | None, bad_images: Bad) -> _Task:
+    """Everything that is read before the first image; errors come in the order of the time they take to find."""
+    if dump_file is not None:
+        dump.check_suffix(dump_file)
+    if real is not None and split_path(data)[0] == "objectnet":
+        raise UserError("--real is for ImageNet's validation images, and the data is ObjectNet; leave it out")
+    labels = read_real_labels(real) if real is not None else None
+    loaded = weights.load_model(model)
+    source = open_source(data, "test", bad=bad_images)
+    folder = _objectnet_folder(data)
+    mapping = None if folder is None else read_objectnet_mapping(folder)
+    name = known_as(data)
+    # ReaL is its labels; with their original labels its images are ImageNet's.
+    dataset = "imagenet-real" if labels is not None else "imagenet" if name == "imagenet-real" else name
+    return _Task(loaded, source, "objectnet" if mapping is not None else dataset, labels, mapping)
 
 
 def _objectnet_folder(data: str) -> Path | None:
-    """The folder of ObjectNet's own mapping files, where the data is ObjectNet."""
+    """The folder of ObjectNet's own mapping files; None if the data is not ObjectNet."""
     name, folder = split_path(data)
     if name != "objectnet":
         return None
@@ -100,82 +124,80 @@ def _objectnet_folder(data: str) -> Path | None:
     return inner if inner.is_dir() else folder
 
 
-def _names(model: Model, source: Source) -> tuple[str, ...]:
-    """A name for each output of the model; numbers where neither it nor the data has any."""
-    outputs = model.config.num_classes
-    named = model.classes or source.classes
-    return named if len(named) == outputs else tuple(map(str, range(outputs)))
+def _table(measured: Accuracy, task: _Task) -> ResultTable:
+    source = task.source
+    if task.objectnet is not None:
+        counted = imagenet.objectnet_accuracy(measured, source, task.objectnet)
+        return _subset_table(f"Accuracy on ObjectNet ({source.name})", task.dataset, "a class of ImageNet", counted)
+    if task.real_labels is not None:
+        counted = imagenet.real_accuracy(measured, source, task.real_labels)
+        table = _subset_table(f"Accuracy on ReaL ({source.name})", task.dataset, "a ReaL label", counted)
+        original: list[Cell] = ["top-1, original labels", *_accuracy_cells(measured.correct(), measured.images)]
+        return replace(table, rows=[*table.rows, original], numbers={**table.numbers, "old_top1": measured.top(1)})
+    return _detailed_table(measured, source, task.names, task.dataset)
 
 
-def _table(measured: Accuracy, source: Source, classes: Sequence[str], dataset: str) -> ResultTable:
-    """The run's own table, with intervals, top-5 and calibration."""
+def _detailed_table(measured: Accuracy, source: Source, classes: Sequence[str], dataset: str) -> ResultTable:
+    """The table of a training run, with confidence intervals, top-5 accuracy and calibration."""
     table = accuracy_table(measured, source.name, tuple(classes), dataset)
-    bins = calibration.reliability(measured.labels_N, measured.probabilities_NK)
-    error = calibration.expected_calibration_error(bins)
+    bins = uncertainty.reliability(measured.labels_N, measured.probabilities_NK)
+    error = uncertainty.expected_calibration_error(bins)
     counts_KK = measured.confusion()
-    rights_K, totals_K = np.diag(counts_KK), counts_KK.sum(axis=1)
-    right = dict(zip(classes, rights_K.tolist(), strict=True))
+    by_class = dict(zip(classes, np.diag(counts_KK).tolist(), strict=True))
     # The first row is that of all images.
-    rights = [measured.right(), *(right[str(row[0])] for row in table.rows[1:])]
-    rows: list[list[Cell]] = [
-        [*row, _interval(of_row, int(row[1] or 0))] for row, of_row in zip(table.rows, rights, strict=True)
-    ]
-    low, high = wilson(measured.right(), measured.images)
+    correct = [measured.correct(), *(by_class[str(row[0])] for row in table.rows[1:])]
+    rows = [[*row, _interval(count, int(row[1] or 0))] for row, count in zip(table.rows, correct, strict=True)]
     return replace(
         table,
-        columns=[*table.columns, "95 % interval"],
+        columns=[*table.columns, INTERVAL],
         rows=rows,
-        notes=[*table.notes, *_notes(measured, classes, totals_K.tolist(), error)],
+        notes=[*table.notes, *_notes(measured, classes, counts_KK.sum(axis=1).tolist(), error)],
         numbers={
             **table.numbers,
-            "interval": [low, high],
+            "interval": list(uncertainty.wilson_interval(measured.correct(), measured.images)),
             "expected_calibration_error": error,
-            "reliability": [asdict(part) for part in bins],
+            "reliability": [asdict(each) for each in bins],
             "left_out": measured.left_out,
         },
     )
 
 
 def _notes(measured: Accuracy, classes: Sequence[str], totals_K: Sequence[int], error: float) -> list[str]:
-    five = f"Top-5 {percent(measured.top(5))}. " if measured.probabilities_NK.shape[1] > 5 else ""
-    notes = [f"{five}Calibration error (ECE, {calibration.BINS} bins) {percent(error)}."]
+    top5 = f"Top-5 accuracy {percent(measured.top(5))}. " if measured.probabilities_NK.shape[1] > 5 else ""
+    notes = [f"{top5}Expected calibration error ({uncertainty.BINS} bins) {percent(error)}."]
     missing = [name for name, total in zip(classes, totals_K, strict=True) if not total]
     if missing:
         some = ", ".join(missing[:5]) + (", ..." if len(missing) > 5 else "")
-        notes.append(f"No test image of {len(missing)} of the {len(classes)} classes: {some}.")
+        notes.append(f"{len(missing)} of the {len(classes)} classes have no test images: {some}.")
     if measured.left_out:
-        notes.append(f"{measured.left_out} images could not be read and are left out.")
+        notes.append(f"{measured.left_out:,} images could not be read and were skipped.")
     return notes
 
 
-def _counted_table(title: str, dataset: str, why: str, counted: Counted, plain: Accuracy | None = None) -> ResultTable:
-    """An accuracy over some of the images."""
-    rows: list[list[Cell]] = [
-        ["top-1", counted.images, percent(counted.share), _interval(counted.right, counted.images)]
-    ]
+def _subset_table(title: str, dataset: str, needed: str, counted: SubsetAccuracy) -> ResultTable:
+    """Accuracy on the images that count, which are those that have what is `needed`."""
+    rows: list[list[Cell]] = [["top-1", *_accuracy_cells(counted.correct, counted.images)]]
     numbers: dict[str, object] = {
-        "dataset": dataset, "images": counted.images, "excluded": counted.excluded, "top1": counted.share,
+        "dataset": dataset, "images": counted.images, "excluded": counted.excluded, "top1": counted.top1,
     }  # fmt: skip
-    if counted.right_of_five is not None:
-        five = counted.right_of_five
-        rows.append(["top-5", counted.images, percent(five / counted.images), _interval(five, counted.images)])
-        numbers["top5"] = five / counted.images
-    if plain is not None:
-        rows.append(
-            ["top-1 by the old labels", plain.images, percent(plain.top(1)), _interval(plain.right(), plain.images)]
-        )
-        numbers["old_top1"] = plain.top(1)
+    if counted.correct_top5 is not None:
+        rows.append(["top-5", *_accuracy_cells(counted.correct_top5, counted.images)])
+        numbers["top5"] = counted.correct_top5 / counted.images
     return ResultTable(
         title=title,
-        summary=f"{percent(counted.share)} of {counted.images:,} images are named rightly.",
-        columns=["measure", "images", "accuracy", "95 % interval"],
+        summary=f"{percent(counted.top1)} of {counted.images:,} images are classified correctly.",
+        columns=["metric", "images", "accuracy", INTERVAL],
         rows=rows,
-        notes=[f"{counted.excluded:,} images are left out: {why}."],
-        headline=[Headline(title, f"{100 * counted.share:.2f}", "%")],
+        notes=[f"{counted.excluded:,} images do not count, because they do not have {needed}."],
+        headline=[Headline(title, f"{100 * counted.top1:.2f}", "%")],
         numbers=numbers,
     )
 
 
-def _interval(right: int, images: int) -> str:
-    low, high = wilson(right, images)
+def _accuracy_cells(correct: int, images: int) -> list[Cell]:
+    return [images, percent(correct / images), _interval(correct, images)]
+
+
+def _interval(correct: int, images: int) -> str:
+    low, high = uncertainty.wilson_interval(correct, images)
     return f"{100 * low:.1f} to {100 * high:.1f}"

@@ -1,4 +1,4 @@
-"""`vitlab VERB ...`: finds the verb's page, and turns mistakes into one line and an exit code."""
+"""`vitlab VERB ...`: imports the verb's module, and turns errors of the user into one line and an exit code."""
 
 import importlib
 import os
@@ -12,37 +12,37 @@ import typer
 
 from vitlab.errors import Interrupted, RankLost, TrainingFailed, UserError, unknown_name
 
-SECONDS_TO_TELL = 15.0
-# Threads that wait for each other by spinning for milliseconds stall once anything else wants a core; threads that
-# never spin take up to twice as long on a quiet machine. OpenMP reads this when torch is imported.
+SECONDS_TO_PRINT = 15.0
+# OpenMP's threads spin while they wait for each other: libgomp's default of milliseconds stalls them once another
+# program wants a core, and threads that never spin take up to twice as long on a quiet machine.
 SPINS = "3000"
 VERBS = {
-    "demo": "the paper's whole journey in small, on bundled images",
+    "demo": "the paper's complete workflow in small, on bundled images",
     "pretrain": "train a model from scratch by a recipe",
     "finetune": "train a model further on your images",
     "evaluate": "accuracy of a model on labelled images",
-    "fewshot": "accuracy of frozen features with a few images a class",
+    "fewshot": "accuracy of frozen features with a few images per class",
     "vtab": "accuracy on the 19 tasks of VTAB-1k",
-    "predict": "name what is on images",
-    "inspect": "look inside a model: filters, positions, attention",
-    "report": "one page with a run's numbers, curves and pictures",
-    "serve": "a page to look inside a model, and a prediction API",
-    "convert": "write a model for timm, transformers, Flax, torchvision or ONNX",
-    "cost": "parameters, FLOPs, memory, time and price, without running anything",
-    "bench": "speed and memory of inference on this machine",
-    "models": "the models of the paper by name",
-    "recipes": "the named recipes, and one of them as TOML",
-    "study": "a grid of runs: the paper's ablations, learning rates, seeds",
-    "data": "what is in a data set",
-    "dedup": "find test images among training images",
+    "predict": "predict the classes of images",
+    "inspect": "inspect a model: filters, position embeddings, attention",
+    "report": "write a run's results, curves and pictures to one HTML page",
+    "serve": "serve an inspector page and a prediction API",
+    "convert": "convert a model for timm, transformers, Flax, torchvision or ONNX",
+    "cost": "parameters, FLOPs, memory, time and price of a training run, without running it",
+    "bench": "throughput and largest batch size of inference on this machine",
+    "models": "list the models of the paper",
+    "recipes": "list the built-in recipes, or print one as TOML",
+    "study": "run a grid of recipes: the paper's ablations, learning rates, seeds",
+    "data": "inspect and pack data sets",
+    "dedup": "find near-duplicates of test images among training images",
 }
 OVERVIEW = """vitlab: the whole life of a Vision Transformer
 
-Usage: vitlab VERB [ARGUMENTS]        vitlab VERB --help tells more
+Usage: vitlab VERB [ARGUMENTS]        vitlab VERB --help explains a verb
 
 {verbs}
 
-Start with `vitlab demo`. A mistake is told in one line; --debug shows where it came from.
+Start with `vitlab demo`. An error is one line on stderr; --debug adds the traceback.
 """
 
 
@@ -52,46 +52,52 @@ def overview() -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one verb; returns the exit code: 0 done, 2 user's mistake, 3 training failed, 130 and 143 interrupted."""
+    """Run one verb; returns the exit code: 0 done, 2 error of the user, 3 training failed, 130 and 143 interrupted."""
     words = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in words
     words = [word for word in words if word != "--debug"]
     if not words or words[0] in ("--help", "-h", "help"):
         sys.stdout.write(overview())
         return 0
+    if words[0] == "--version":
+        print(version("vitlab"))
+        return 0
     try:
-        return _run(words[0], words[1:])
+        command = typer.main.get_command(_app(words[0]))
+        code = command.main(words[1:], prog_name=f"vitlab {words[0]}", standalone_mode=False)
     except (UserError, TrainingFailed, Interrupted, RankLost, typer.TyperException) as error:
         if debug:
             traceback.print_exc()
-        _complain(error)
+        _print_error(error)
         return 2 if isinstance(error, typer.TyperException) else error.exit_code
     except (KeyboardInterrupt, typer.Abort):
-        _complain("interrupted")
+        _print_error("interrupted")
         return 130
     except BrokenPipeError:
-        # The reader of our output went away, as `vitlab models | head` does; there is nobody left to tell.
+        # The reader of our output has ended, as with `vitlab models | head`.
         sys.stderr.close()
         return 0
-
-
-def _run(verb: str, words: list[str]) -> int:
-    if verb == "--version":
-        print(version("vitlab"))
-        return 0
-    if verb not in VERBS:
-        raise unknown_name("verb", verb, VERBS, listing="`vitlab --help` lists them")
-    if "OMP_WAIT_POLICY" not in os.environ:
-        os.environ.setdefault("GOMP_SPINCOUNT", SPINS)
-    app = importlib.import_module(f"vitlab.cli.{verb}").app
-    code = typer.main.get_command(app).main(words, prog_name=f"vitlab {verb}", standalone_mode=False)
     return code if isinstance(code, int) else 0
 
 
-def _complain(message: object) -> None:
+def _app(verb: str) -> typer.Typer:
+    if verb not in VERBS:
+        raise unknown_name("verb", verb, VERBS, listing="`vitlab --help` lists them")
+    limit_spinning()
+    app: typer.Typer = importlib.import_module(f"vitlab.cli.{verb}").app
+    return app
+
+
+def limit_spinning() -> None:
+    """Let OpenMP's threads spin briefly, unless the user's environment says otherwise; torch reads it on import."""
+    if "OMP_WAIT_POLICY" not in os.environ:
+        os.environ.setdefault("GOMP_SPINCOUNT", SPINS)
+
+
+def _print_error(error: object) -> None:
     if os.environ.get("LOCAL_RANK", "0") != "0":
-        return  # torchrun started several processes with the same words: one of them tells
-    text = message.format_message() if isinstance(message, typer.TyperException) else str(message)
+        return  # torchrun started several processes with the same arguments: the first one prints
+    text = error.format_message() if isinstance(error, typer.TyperException) else str(error)
     print("vitlab: " + " ".join(text.split()), file=sys.stderr)
 
 
@@ -99,11 +105,11 @@ def entry() -> None:
     """The console script."""
     code = main()
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        # Not by way of Python's tidying up, in which a group of processes may wait for one that is gone.
+        # Python's cleanup at exit may wait for processes of the group that have already ended.
         sys.stdout.flush()
         sys.stderr.flush()
         if code in (2, 3) and os.environ.get("LOCAL_RANK", "0") != "0":
-            # torchrun ends all processes as soon as one has failed: the one that tells why must not be cut short.
-            time.sleep(SECONDS_TO_TELL)
+            # torchrun ends all processes as soon as one fails; the first process needs time to print the reason.
+            time.sleep(SECONDS_TO_PRINT)
         os._exit(code)
     sys.exit(code)

@@ -1,4 +1,4 @@
-"""Options that several verbs share, said once."""
+"""Options that several verbs share."""
 
 from pathlib import Path
 from typing import Annotated
@@ -8,7 +8,7 @@ import typer
 from vitlab.data.sources import Bad
 from vitlab.recipes.schema import current_assignments
 
-ModelArgument = Annotated[str, typer.Argument(metavar="MODEL", help="A run's folder, a weights file or folder.")]
+ModelArgument = Annotated[str, typer.Argument(metavar="MODEL", help="A run's directory, or a weights file or folder.")]
 DataOption = Annotated[
     str,
     typer.Option("--data", metavar="SOURCE", help="A data set's name, an image folder, or a pattern of tar shards."),
@@ -17,21 +17,23 @@ OptionalDataOption = Annotated[
     str | None,
     typer.Option("--data", metavar="SOURCE", help="A data set's name, an image folder, or a pattern of tar shards."),
 ]
-StepsOption = Annotated[int | None, typer.Option("--steps", min=1, help="Updates to make, instead of the recipe's.")]
+StepsOption = Annotated[int | None, typer.Option("--steps", min=1, help="Number of updates, instead of the recipe's.")]
 OutOption = Annotated[
-    Path | None, typer.Option("--out", metavar="DIR", help="The run's folder; runs/RECIPE if not given.")
+    Path | None, typer.Option("--out", metavar="DIR", help="The run's directory; runs/RECIPE if not given.")
 ]
-SeedOption = Annotated[int | None, typer.Option("--seed", min=0, help="Seed of every random draw.")]
+SeedOption = Annotated[
+    int | None, typer.Option("--seed", min=0, help="Seed of all random numbers, instead of the recipe's.")
+]
 SetOption = Annotated[
     list[str] | None,
     typer.Option(
         "--set",
         metavar="KEY.PATH=VALUE",
         callback=lambda changes: current_assignments(changes or []),
-        help="Change one key of the recipe; may be given again.",
+        help="Change one key of the recipe; may be repeated.",
     ),
 ]
-ResumeOption = Annotated[bool, typer.Option("--resume", help="Go on from the newest checkpoint of the run's folder.")]
+ResumeOption = Annotated[bool, typer.Option("--resume", help="Continue from the newest checkpoint of the run.")]
 DeviceOption = Annotated[str, typer.Option("--device", help="auto, cuda, mps or cpu.")]
 BadImagesOption = Annotated[
     Bad,
@@ -40,27 +42,25 @@ BadImagesOption = Annotated[
 OptionalBadImagesOption = Annotated[
     Bad | None,
     typer.Option(
-        "--bad-images", help="refuse (as recipes do): stop at an image that cannot be read. skip: leave it out."
+        "--bad-images", help="refuse (the default): stop at an image that cannot be read. skip: leave it out."
     ),
 ]
 BatchOption = Annotated[
     str | None,
-    typer.Option("--batch", help="Images a step; auto keeps the recipe's and cuts it into parts that fit into memory."),
+    typer.Option(
+        "--batch", help="Images per step; auto splits the recipe's batch into microbatches that fit into memory."
+    ),
 ]
-LogOption = Annotated[str | None, typer.Option("--log", help="Numbers go there as well: none, tensorboard or wandb.")]
+LogOption = Annotated[str | None, typer.Option("--log", help="Also log the metrics to: none, tensorboard or wandb.")]
 ExcludeOption = Annotated[
     Path | None,
-    typer.Option("--exclude", metavar="FILE", help="Leave out the images that `vitlab dedup` listed in it."),
+    typer.Option(
+        "--exclude", metavar="FILE", help="Leave out the training images that this list of `vitlab dedup` names."
+    ),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 
 
 def new_app() -> typer.Typer:
-    """A verb's page: plain help, no shell-completion options."""
+    """A verb's command line: plain help, no options for shell completion."""
     return typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
-
-
-def data_assignments(bad_images: Bad | None, exclude: Path | None) -> list[str]:
-    """What --bad-images and --exclude change of a recipe."""
-    bad = [] if bad_images is None else [f"data.bad_images={bad_images}"]
-    return bad if exclude is None else [*bad, f"data.exclude={exclude}"]

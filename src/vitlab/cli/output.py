@@ -1,11 +1,12 @@
-"""Results on stdout: a short table for people, or JSON for programs."""
+"""Results on stdout, as a short table for people or JSON for programs, and in the run that was measured."""
 
 from collections.abc import Collection
+from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
 
-from vitlab.results import ResultTable
+from vitlab.results import ResultTable, write_table
 
 
 def show(table: ResultTable, *, as_json: bool, text_columns: Collection[str] = ()) -> None:
@@ -30,3 +31,13 @@ def show(table: ResultTable, *, as_json: bool, text_columns: Collection[str] = (
     console.print(drawn)
     for note in table.notes:
         console.print(note)
+
+
+def store_in_run(table: ResultTable, model: str, file: str) -> None:
+    """Write the table to the results of MODEL if that is a run's directory.
+
+    Raises:
+        UserError: it cannot be written there.
+    """
+    if (Path(model) / "recipe.toml").exists():
+        write_table(table, Path(model) / "results" / file)

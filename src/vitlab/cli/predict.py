@@ -10,6 +10,8 @@ from vitlab import weights
 from vitlab.cli import options
 from vitlab.cli.output import show
 from vitlab.data import images, loader, resize
+from vitlab.evaluation.accuracy import evaluating
+from vitlab.models.build import class_names, probabilities
 from vitlab.results import ResultTable, percent
 from vitlab.runtime import choose
 
@@ -20,23 +22,23 @@ app = options.new_app()
 def predict(
     model: options.ModelArgument,
     paths: Annotated[list[Path], typer.Argument(metavar="IMAGE...", help="Image files, or folders of them.")],
-    top: Annotated[int, typer.Option("--top", min=1, help="How many classes to name.")] = 3,
+    top: Annotated[int, typer.Option("--top", min=1, help="How many classes to print.")] = 3,
     device: options.DeviceOption = "auto",
     as_json: options.JsonOption = False,
 ) -> None:
-    """Name the classes of each IMAGE with their probabilities."""
+    """Print the most probable classes of each IMAGE."""
     loaded, runtime = weights.load_model(model), choose(device)
-    loaded.eval().to(runtime.device)
-    names = loaded.classes or tuple(f"class {number}" for number in range(loaded.config.num_classes))
+    names = class_names(loaded)
     top = min(top, len(names))
     rows, numbers = [], {}
-    for path in (file for given in paths for file in images.image_files(given)):
-        image_HWC = resize.prepare(images.read_image(path), loaded.preprocessing)
-        with torch.inference_mode(), runtime.autocast():
-            input_BCHW = loader.normalise(torch.from_numpy(image_HWC)[None], loaded.preprocessing, runtime.device)
-            probabilities_K = loaded(input_BCHW).float().softmax(-1)[0].cpu()
-        best = probabilities_K.argsort(descending=True, stable=True)[:top].tolist()
-        rows.append([str(path), *(f"{names[k]} {percent(float(probabilities_K[k]))}" for k in best)])
-        numbers[str(path)] = {names[k]: float(probabilities_K[k]) for k in best}
-    columns = ["image", *("most probable" if place == 0 else f"{place + 1}." for place in range(top))]
+    with evaluating(loaded, runtime):
+        for path in (file for given in paths for file in images.image_files(given)):
+            image_HWC = resize.prepare(images.read_image(path), loaded.preprocessing)
+            images_BHWC = torch.from_numpy(image_HWC)[None]
+            images_BCHW = loader.normalise(images_BHWC, loaded.preprocessing, runtime.device)
+            probabilities_K = probabilities(loaded(images_BCHW))[0]
+            best = probabilities_K.argsort(descending=True, stable=True)[:top].tolist()
+            rows.append([str(path), *(f"{names[k]} {percent(float(probabilities_K[k]))}" for k in best)])
+            numbers[str(path)] = {names[k]: float(probabilities_K[k]) for k in best}
+    columns = ["image", *(f"top-{place + 1} class" for place in range(top))]
     show(ResultTable("Predictions", columns, rows, numbers=numbers), as_json=as_json)

@@ -16,7 +16,7 @@ app = options.new_app()
 
 @app.callback(invoke_without_command=True)
 def overview(context: typer.Context, as_json: options.JsonOption = False) -> None:
-    """The named recipes by family; as JSON, one by one."""
+    """The named recipes by family; with --json, every recipe."""
     if context.invoked_subcommand is not None:
         return
     if as_json:
@@ -29,16 +29,16 @@ def overview(context: typer.Context, as_json: options.JsonOption = False) -> Non
             rows.append([family.pattern, family.about, family.name, len(found)])
         else:
             rows += [[entry.name, entry.recipe.about, family.name, None] for entry in found]
-    notes = ["`vitlab recipes list FAMILY` lists one by one, `vitlab recipes show NAME` prints one as TOML."]
+    notes = ["`vitlab recipes list FAMILY` lists a family's recipes, `vitlab recipes show NAME` prints one as TOML."]
     show(ResultTable("Recipes", ["name", "what it does", "family", "recipes"], rows, notes=notes), as_json=False)
 
 
 @app.command("list")
 def list_recipes(
-    family: Annotated[str, typer.Argument(metavar="FAMILY", help="As `vitlab recipes` names it, such as table3.")],
+    family: Annotated[str, typer.Argument(metavar="FAMILY", help="One that `vitlab recipes` lists.")],
     as_json: options.JsonOption = False,
 ) -> None:
-    """The recipes of one family, with their cost and the score to expect."""
+    """The recipes of one family, with their cost and expected score."""
     found = library.family(family)
     entries = list(found.entries())
     if as_json:

@@ -1,4 +1,4 @@
-"""`vitlab report RUN...`: one page with the numbers, the curves and the pictures."""
+"""`vitlab report RUN...`: one page with the results, the training curves and the figures."""
 
 from pathlib import Path
 from typing import Annotated
@@ -13,9 +13,9 @@ app = options.new_app()
 
 @app.command()
 def report(
-    runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Run folders, or a folder of them.")],
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Run directories, or a folder of them.")],
     out: Annotated[
-        Path | None, typer.Option("--out", help="The page; report.html in the first folder if not given.")
+        Path | None, typer.Option("--out", help="The HTML file; by default report.html in the first folder.")
     ] = None,
 ) -> None:
     """Write one self-contained HTML page about one or more runs."""

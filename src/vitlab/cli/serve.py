@@ -1,4 +1,4 @@
-"""`vitlab serve MODEL`: a prediction API, and a page that shows what the model looks at."""
+"""`vitlab serve MODEL`: a prediction API, and a page that shows what the model attends to."""
 
 import sys
 from dataclasses import replace
@@ -18,15 +18,19 @@ app = options.new_app()
 @app.command()
 def serve(
     model: options.ModelArgument,
-    port: Annotated[int, typer.Option("--port", min=0, max=65535, help="0 takes a free one.")] = 8000,
+    port: Annotated[
+        int, typer.Option("--port", min=0, max=65535, help="Port to listen on; 0 takes a free one.")
+    ] = 8000,
     host: Annotated[
-        str, typer.Option("--host", help="The address to listen on; the default is this machine alone.")
+        str, typer.Option("--host", help="Address to listen on; by default this machine only.")
     ] = "127.0.0.1",
-    engine: Annotated[str, typer.Option("--engine", help="pytorch or onnx: what answers predictions.")] = "pytorch",
-    batch: Annotated[int, typer.Option("--batch", min=1, max=1024, help="Images computed together at most.")] = 16,
+    engine: Annotated[
+        str, typer.Option("--engine", help="What runs the model for predictions: pytorch or onnx.")
+    ] = "pytorch",
+    batch: Annotated[int, typer.Option("--batch", min=1, max=1024, help="Largest number of images per batch.")] = 16,
     device: options.DeviceOption = "auto",
 ) -> None:
-    """Serve MODEL: a page to drop images on, and a JSON API, `POST /api/predict`, described at /docs."""
+    """Serve MODEL: a page to drop images on, and a JSON API, `POST /api/predict`, documented at /docs."""
     try:
         from vitlab.serving import server
         from vitlab.serving.limits import Limits
@@ -36,10 +40,10 @@ def serve(
         raise UserError(f"unknown engine '{engine}': use pytorch or onnx")
     limits = replace(Limits(), batch=batch)
     listener = server.listen(host, port)
-    gated = server.make_gated_app(
+    served = server.make_served_app(
         weights.load_model(model), choose(device), name=PurePath(model).name, host=host,
         engine="onnx" if engine == "onnx" else "pytorch", limits=limits,
     )  # fmt: skip
     shown = f"[{host}]" if ":" in host else host
-    print(f"vitlab: http://{shown}:{listener.getsockname()[1]}   Ctrl-C stops", file=sys.stderr, flush=True)
-    server.serve(gated, listener, limits)
+    print(f"vitlab: http://{shown}:{listener.getsockname()[1]}   press Ctrl-C to stop", file=sys.stderr, flush=True)
+    server.serve(served, listener, limits)

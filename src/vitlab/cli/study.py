@@ -11,7 +11,7 @@ from vitlab.cli.output import show
 from vitlab.errors import UserError
 from vitlab.experiments.study import changed, conduct, find, narrowed
 from vitlab.recipes import studies
-from vitlab.recipes.studies import Row
+from vitlab.recipes.studies import StudyRow
 from vitlab.results import ResultTable
 
 app = options.new_app()
@@ -76,5 +76,5 @@ def _listing() -> ResultTable:
     return ResultTable("Studies", ["name", "what it asks", "rows", "runs"], rows)
 
 
-def _runs(row: Row) -> int:
+def _runs(row: StudyRow) -> int:
     return len(row.sweep.learning_rates) + len(row.sweep.seeds)

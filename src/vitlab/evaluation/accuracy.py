@@ -1,7 +1,11 @@
-"""How often a model is right, each image counted once. Legend: N = images, K = classes of the model."""
+"""Accuracy of a classifier, each image counted once.
+
+Legend: N = images of the data set, B = images of a batch, M = images of this process, K = classes of the model.
+"""
 
 import re
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -11,6 +15,7 @@ from torch import Tensor, nn
 from vitlab.data import loader
 from vitlab.data.sources import Bad, Source, select
 from vitlab.errors import UserError
+from vitlab.models.build import probabilities
 from vitlab.recipes.preprocessing import Preprocessing
 from vitlab.runtime import Runtime, all_reduce_on_device, all_reduce_sum, raise_on_all
 
@@ -20,13 +25,13 @@ IMAGENET_CLASSES = 1000
 
 @dataclass(frozen=True)
 class Accuracy:
-    """A model's answers on a data set.
+    """A model's predictions on a data set, and the metrics computed from them.
 
     Attributes:
-        labels_N: the true class of every image, as the model numbers its classes.
+        labels_N: the true class of every image, in the model's class numbers.
         probabilities_NK: softmax of the logits, float32.
-        indices_N: the images' places in their source; 0 .. N - 1 where none was left out.
-        left_out: how many images could not be read.
+        indices_N: the images' indices in their source; 0 .. N - 1 where none was skipped.
+        left_out: how many images were skipped because they could not be read.
     """
 
     labels_N: np.ndarray
@@ -40,21 +45,21 @@ class Accuracy:
 
     @property
     def images(self) -> int:
-        """How many images were seen."""
+        """How many images were evaluated."""
         return len(self.labels_N)
 
     @property
     def predictions_N(self) -> np.ndarray:  # noqa: N802
-        """The most probable class of every image; of equal ones the lower number."""
+        """The most probable class of every image; ties go to the lower class number."""
         best_N: np.ndarray = self.probabilities_NK.argmax(axis=1)
         return best_N
 
     def top(self, k: int) -> float:
-        """Share of images whose class is among the k most probable; of equal ones the lower number comes first."""
-        return self.right(k) / self.images
+        """Top-k accuracy: the share of images whose true class is among the k most probable ones."""
+        return self.correct(k) / self.images
 
-    def right(self, k: int = 1) -> int:
-        """How many images have their class among the k most probable."""
+    def correct(self, k: int = 1) -> int:
+        """How many images have their true class among the k most probable; ties go to the lower class number."""
         own_N1 = np.take_along_axis(self.probabilities_NK, self.labels_N[:, None], axis=1)
         lower_NK = np.arange(self.probabilities_NK.shape[1]) < self.labels_N[:, None]
         before_NK = (self.probabilities_NK > own_N1) | ((self.probabilities_NK == own_N1) & lower_NK)
@@ -67,17 +72,29 @@ class Accuracy:
         return float(-np.log(np.maximum(own_N, np.finfo(np.float32).tiny)).mean())
 
     def confusion(self) -> np.ndarray:
-        """Counts (K, K): true class by predicted class."""
+        """The confusion matrix (K, K): counts by true class (row) and predicted class (column)."""
         classes = self.probabilities_NK.shape[1]
         counts_KK = np.zeros((classes, classes), dtype=np.int64)
         np.add.at(counts_KK, (self.labels_N, self.predictions_N), 1)
         return counts_KK
 
     def per_class(self) -> list[float | None]:
-        """Top-1 accuracy of each class; none where the data has no image of it."""
+        """Top-1 accuracy of each class; None for a class without images."""
         counts_KK = self.confusion()
         totals_K = counts_KK.sum(axis=1)
         return [float(counts_KK[k, k] / total) if total else None for k, total in enumerate(totals_K)]
+
+
+@contextmanager
+def evaluating(model: nn.Module, runtime: Runtime) -> Iterator[None]:
+    """Evaluation mode on the runtime's device and in its precision, without gradients; the mode is restored after."""
+    was_training = model.training
+    model.eval().to(runtime.device)
+    try:
+        with torch.inference_mode(), runtime.autocast():
+            yield
+    finally:
+        model.train(was_training)
 
 
 def measure(
@@ -89,68 +106,64 @@ def measure(
     classes: tuple[str, ...] | None = None,
     batch_size: int = 128,
     bad_images: Bad = "refuse",
-    shared: bool = False,
+    distributed: bool = False,
 ) -> Accuracy:
-    """The model's answers on every image of `source`.
+    """The model's predictions on every image of `source`.
 
     Args:
         model: (batch, 3, height, width) -> (batch, classes).
-        source: the images; its classes must all be known to the model.
-        preprocessing: what the model's images go through.
+        source: the images; the model must have all of its classes.
+        preprocessing: resizing and normalisation of the images.
         runtime: device, precision and processes.
-        classes: names of the model's classes; labels are matched by name. None takes the source's numbering.
-        batch_size: images at a time; it does not change the result beyond rounding.
-        bad_images: whether an image that cannot be read ends it, or is left out and counted.
-        shared: whether the runtime's processes share the batches out. All of them must call then, and all have the
-            whole result, bit for bit what one process alone has. Otherwise this process does everything.
+        classes: names of the model's classes; labels are matched by name. None: the source's own numbers.
+        batch_size: images per batch; it does not change the result beyond rounding.
+        bad_images: "refuse" raises at an image that cannot be read, "skip" leaves it out and counts it.
+        distributed: split the batches over the runtime's processes. All of them must then call this, and each
+            returns the complete result, bit for bit that of a single process. False: this process does all of it.
 
     Raises:
-        UserError: the source has a class that the model does not have, or an image cannot be read (in all processes).
+        UserError: the model lacks one of the classes, or an image cannot be read (in all processes).
     """
-    numbers_K = numbering(source.classes, classes)
-    labels_N = numbers_K[source.labels_N]
-    sharing = runtime if shared else replace(runtime, rank=0, ranks=1)
-    was_training = model.training
-    model.eval().to(runtime.device)
-    seen_N = torch.zeros(len(source), dtype=torch.float32)
-    probabilities_NK = torch.zeros(0)
-    with raise_on_all(sharing), torch.inference_mode(), runtime.autocast():
-        for batch in _batches(source, preprocessing, sharing, batch_size, bad_images):
-            logits_BK = model(loader.normalise(batch.images_BHWC, preprocessing, runtime.device))
+    labels_N = match_classes(source.classes, classes)[source.labels_N]
+    own = runtime if distributed else replace(runtime, rank=0, ranks=1)
+    probabilities_NK, seen_N = torch.zeros(0), torch.zeros(len(source), dtype=torch.float32)
+    with raise_on_all(own), evaluating(model, runtime):
+        for batch in _batches(source, preprocessing, own, batch_size, bad_images):
+            images_BCHW = loader.normalise(batch.images_BHWC, preprocessing, runtime.device)
+            probabilities_BK = probabilities(model(images_BCHW))
             if not len(probabilities_NK):
-                probabilities_NK = torch.zeros(len(source), logits_BK.shape[1])
-            probabilities_NK[batch.indices_B] = logits_BK.float().softmax(-1).cpu()
+                probabilities_NK = torch.zeros(len(source), probabilities_BK.shape[1])
+            probabilities_NK[batch.indices_B] = probabilities_BK
             seen_N[batch.indices_B] = 1
-    model.train(was_training)
-    return _gathered(source, labels_N, probabilities_NK, seen_N, sharing)
+    return _gathered(source, labels_N, probabilities_NK, seen_N, own)
 
 
 def _batches(
-    source: Source, preprocessing: Preprocessing, sharing: Runtime, batch_size: int, bad_images: Bad
+    source: Source, preprocessing: Preprocessing, runtime: Runtime, batch_size: int, bad_images: Bad
 ) -> Iterator[loader.Batch]:
-    """This process's batches: each ranks-th of all, so that who computes a batch does not change what is in it."""
-    if sharing.ranks == 1:
+    """This process's batches: batch i goes to rank i modulo ranks, so that the content of a batch never changes."""
+    if runtime.ranks == 1:
         yield from loader.evaluation_batches(source, preprocessing, batch_size=batch_size, bad_images=bad_images)
         return
-    places = np.arange(len(source))
-    own_M = places[places // batch_size % sharing.ranks == sharing.rank]
+    indices_N = np.arange(len(source))
+    own_M = indices_N[indices_N // batch_size % runtime.ranks == runtime.rank]
     if not len(own_M):
         return
-    part = select(source.name, [(source, own_M.tolist())])
-    for batch in loader.evaluation_batches(part, preprocessing, batch_size=batch_size, bad_images=bad_images):
+    subset = select(source.name, [(source, own_M.tolist())])
+    for batch in loader.evaluation_batches(subset, preprocessing, batch_size=batch_size, bad_images=bad_images):
         yield replace(batch, indices_B=torch.from_numpy(own_M)[batch.indices_B])
 
 
 def _gathered(
-    source: Source, labels_N: np.ndarray, probabilities_NK: Tensor, seen_N: Tensor, sharing: Runtime
+    source: Source, labels_N: np.ndarray, probabilities_NK: Tensor, seen_N: Tensor, runtime: Runtime
 ) -> Accuracy:
-    """The answers of all processes; each image has one alone, so that sums with zeros are exact."""
-    if sharing.ranks > 1:
-        outputs, processes = all_reduce_sum(sharing, (probabilities_NK.shape[-1], float(len(probabilities_NK) > 0)))
+    """The predictions of all processes; each image was seen by one of them, so adding the others' zeros is exact."""
+    if runtime.ranks > 1:
+        outputs, processes = all_reduce_sum(runtime, (probabilities_NK.shape[-1], float(len(probabilities_NK) > 0)))
         if not len(probabilities_NK):
             probabilities_NK = torch.zeros(len(source), round(outputs / max(1.0, processes)))
-        all_reduce_on_device(sharing, probabilities_NK)
-        all_reduce_on_device(sharing, seen_N)
+        all_reduce_on_device(runtime, probabilities_NK)
+        all_reduce_on_device(runtime, seen_N)
     if not bool(seen_N.any()):
         raise UserError(f"{source.name}: none of its {len(source):,} images can be read")
     kept_N = seen_N.numpy() > 0
@@ -164,10 +177,10 @@ def _gathered(
     )
 
 
-def numbering(of_source: tuple[str, ...], of_model: tuple[str, ...] | None) -> np.ndarray:
-    """Source's class number -> model's class number, by name.
+def match_classes(of_source: tuple[str, ...], of_model: tuple[str, ...] | None) -> np.ndarray:
+    """The model's class number for each of the source's classes, matched by name.
 
-    ImageNet's thousand classes have one order for everybody, that of the sorted synsets, whatever a model calls them.
+    ImageNet's 1,000 classes always have the order of the sorted synsets, whatever names a model has for them.
 
     Raises:
         UserError: the model lacks a class.
@@ -175,21 +188,21 @@ def numbering(of_source: tuple[str, ...], of_model: tuple[str, ...] | None) -> n
     if of_model is None or of_model == of_source:
         return np.arange(len(of_source))
     has_own_names = len(of_model) == IMAGENET_CLASSES and not _are_synsets(of_model)
-    if _are_imagenets(of_source) and (has_own_names or _are_imagenets(of_model)):
+    if _are_imagenet_classes(of_source) and (has_own_names or _are_imagenet_classes(of_model)):
         return np.arange(IMAGENET_CLASSES)
     positions = {name: number for number, name in enumerate(of_model)}
     unknown = [name for name in of_source if name not in positions]
     if unknown:
         some = ", ".join(unknown[:5])
         raise UserError(
-            f"the model does not know {len(unknown)} of the data's {len(of_source)} classes ({some}); "
+            f"the model lacks {len(unknown)} of the data's {len(of_source)} classes ({some}); "
             "fine-tune it on this data first (`vitlab finetune`)"
         )
     return np.array([positions[name] for name in of_source])
 
 
-def _are_imagenets(classes: tuple[str, ...]) -> bool:
-    """Whether these are ImageNet's classes in its own order: its synsets, or mere numbers."""
+def _are_imagenet_classes(classes: tuple[str, ...]) -> bool:
+    """Whether these are ImageNet's classes in its own order, named by synsets or by numbers."""
     numbers = classes == tuple(map(str, range(IMAGENET_CLASSES)))
     return numbers or (len(classes) == IMAGENET_CLASSES and _are_synsets(classes) and list(classes) == sorted(classes))
 

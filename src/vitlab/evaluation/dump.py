@@ -1,4 +1,4 @@
-"""What a model said of every image, as a table for other programs: CSV, or Parquet where pyarrow is installed.
+"""The prediction of every image as a file for other programs: CSV, or Parquet where pyarrow is installed.
 
 Legend: N = images, K = classes of the model.
 """
@@ -20,18 +20,18 @@ from vitlab.evaluation import imagenet
 from vitlab.evaluation.accuracy import Accuracy
 
 SUFFIXES = (".csv", ".parquet")
-# Sums come out otherwise in their last digits where a batch has another size. Rounding hides most of that, not all:
-# what lies between two rounded values may go up once and down another time.
+# Another batch size changes sums in their last digits. Rounding hides most of that, but not all: a value half-way
+# between two rounded ones may be rounded up in one run and down in another.
 DECIMALS = 5
 
 Rows = list[list[str | int | float | None]]
 
 
 def check_suffix(path: Path) -> None:
-    """Refuse a file whose format cannot be told from its name, before anything is computed.
+    """Refuse a file name that gives no known format, before anything is computed.
 
     Raises:
-        UserError: another ending than .csv and .parquet, or no pyarrow for the latter.
+        UserError: the name does not end in .csv or .parquet, or pyarrow is missing for the latter.
     """
     if path.suffix not in SUFFIXES:
         raise UserError(f"--dump {path}: write to a file that ends in .csv or .parquet")
@@ -40,25 +40,25 @@ def check_suffix(path: Path) -> None:
 
 
 def columns() -> list[str]:
-    """The dump's columns; what is not defined for an image is left empty.
+    """The dump's columns; a value that is not defined for an image is left empty.
 
-    number, image: its place in the data set, from 0, and its name there.
-    label, class: its true class as the model numbers its classes, and that class's name. Of ObjectNet both are
-        ObjectNet's own, of which there are 313; with ReaL they are still ImageNet's old label.
-    prediction, predicted_class: the most probable class, and its name. Of ObjectNet the name is that of ObjectNet's
-        class that the prediction counts as, and the model's own where it counts as none.
+    number, image: the image's index in the data set, from 0, and its name there.
+    label, class: the number and the name of its true class. With ObjectNet both are ObjectNet's own, of which there
+        are 313; with ReaL they are still ImageNet's original label.
+    prediction, predicted_class: the most probable class, and its name. With ObjectNet the name is that of the
+        ObjectNet class which the prediction is mapped to, and the model's own where there is none.
     probability: of the prediction.
-    probability_of_label: of the label. Of ObjectNet the sum over its class's ImageNet classes; empty where it has none.
-    top5: the five most probable classes, best first, as the model numbers them.
-    right: 1 or 0 as the table counts it: whether the prediction is the label. Of ObjectNet: whether it belongs to the
-        label's class, empty where ImageNet lacks that. With ReaL: whether it is one of the image's ReaL labels, empty
-        where it has none.
+    probability_of_label: of the label. With ObjectNet the sum over its class's ImageNet classes; empty without any.
+    top5: the five most probable classes, best first, as the model's class numbers.
+    correct: 1 or 0, as the table counts it: whether the prediction is the label. With ObjectNet: whether it is mapped
+        to the label's class, empty if ImageNet lacks that. With ReaL: whether it is one of the image's ReaL labels,
+        empty if it has none.
 
-    Names are numbers where neither the model nor the data has any.
+    Names are numbers if neither the model nor the data has names.
     """
     return [
         "number", "image", "label", "class", "prediction", "predicted_class", "probability",
-        "probability_of_label", "top5", "right",
+        "probability_of_label", "top5", "correct",
     ]  # fmt: skip
 
 
@@ -70,64 +70,71 @@ def rows(
     real: Sequence[Sequence[int]] | None = None,
     objectnet: ObjectNetMapping | None = None,
 ) -> Rows:
-    """One row an image, in the source's order; see `columns`.
+    """One row per image, in the source's order; see `columns`.
 
-    Probabilities have five decimals, of which the last may differ from one batch size, precision or device to another.
+    Probabilities have five decimals, of which the last may differ between batch sizes, precisions and devices.
 
     Args:
-        measured: the model's answers.
+        measured: the model's predictions.
         source: the images.
-        names: the model's classes; None leaves numbers.
-        real: ReaL's labels, where it is these that count; see `imagenet.real_accuracy`.
-        objectnet: the classes of ObjectNet, where that is the data; see `imagenet.objectnet_accuracy`.
+        names: the model's classes; None writes their numbers.
+        real: ReaL's labels, if they count instead of the original ones; see `imagenet.real_accuracy`.
+        objectnet: ObjectNet's mapping if that is the data; see `imagenet.objectnet_accuracy`.
     """
-    told = _objectnet(measured, source, names, objectnet) if objectnet is not None else _plain(measured, names)
+    labelled = _objectnet(measured, source, names, objectnet) if objectnet is not None else _plain(measured, names)
     if objectnet is None and real is not None:
-        told = replace(told, rights=imagenet.real_rights(measured, source, real))
-    highest_N5 = np.argsort(-measured.probabilities_NK, axis=1, kind="stable")[:, :5]
+        labelled = replace(labelled, correct=imagenet.real_correct(measured, source, real))
+    top_N5 = np.argsort(-measured.probabilities_NK, axis=1, kind="stable")[:, :5]
     table: Rows = []
-    for place, index in enumerate(measured.indices_N.tolist()):
-        label, best = int(measured.labels_N[place]), int(highest_N5[place, 0])
-        own, right = told.probabilities[place], told.rights[place]
+    for row, index in enumerate(measured.indices_N.tolist()):
+        label, best = int(measured.labels_N[row]), int(top_N5[row, 0])
+        of_label, correct = labelled.probabilities[row], labelled.correct[row]
         table.append(
             [
-                index, source.key(index), label, told.classes[label], best, told.predicted[best],
-                round(float(measured.probabilities_NK[place, best]), DECIMALS),
-                None if own is None else round(own, DECIMALS),
-                " ".join(map(str, highest_N5[place].tolist())), None if right is None else int(right),
+                index, source.key(index), label, labelled.classes[label], best, labelled.predicted[best],
+                round(float(measured.probabilities_NK[row, best]), DECIMALS),
+                None if of_label is None else round(of_label, DECIMALS),
+                " ".join(map(str, top_N5[row].tolist())), None if correct is None else int(correct),
             ]
         )  # fmt: skip
     return table
 
 
 @dataclass(frozen=True)
-class _Told:
-    """What depends on whose labels count: names of labels and predictions, and of each image how its label did."""
+class _Labelled:
+    """The part of the dump that depends on whose labels count.
+
+    Attributes:
+        classes: names of the labels, by number.
+        predicted: names of the predictions, by the model's class number.
+        probabilities: of each image's label.
+        correct: whether each image is classified correctly.
+    """
 
     classes: Sequence[str]
     predicted: Sequence[str]
     probabilities: Sequence[float | None]
-    rights: Sequence[bool | None]
+    correct: Sequence[bool | None]
 
 
-def _plain(measured: Accuracy, names: Sequence[str] | None) -> _Told:
+def _plain(measured: Accuracy, names: Sequence[str] | None) -> _Labelled:
     names = _names(measured, names)
-    own_N = np.take_along_axis(measured.probabilities_NK, measured.labels_N[:, None], axis=1)[:, 0]
-    return _Told(names, names, own_N.tolist(), (measured.predictions_N == measured.labels_N).tolist())
+    of_label_N = np.take_along_axis(measured.probabilities_NK, measured.labels_N[:, None], axis=1)[:, 0]
+    return _Labelled(names, names, of_label_N.tolist(), (measured.predictions_N == measured.labels_N).tolist())
 
 
-def _objectnet(measured: Accuracy, source: Source, names: Sequence[str] | None, mapping: ObjectNetMapping) -> _Told:
+def _objectnet(measured: Accuracy, source: Source, names: Sequence[str] | None, mapping: ObjectNetMapping) -> _Labelled:
     class_K = imagenet.objectnet_classes(source, mapping)
     pairs = zip(class_K.tolist(), _names(measured, names), strict=True)
     predicted = [source.classes[number] if number >= 0 else name for number, name in pairs]
     probabilities: list[float | None] = []
-    rights: list[bool | None] = []
+    correct: list[bool | None] = []
     for label, best, own_K in zip(measured.labels_N, measured.predictions_N, measured.probabilities_NK, strict=True):
-        its_K = class_K == label
-        shared = bool(its_K.any())
-        probabilities.append(float(own_K[its_K].sum()) if shared else None)
-        rights.append(bool(its_K[best]) if shared else None)
-    return _Told(source.classes, predicted, probabilities, rights)
+        of_label_K = class_K == label
+        shared = bool(of_label_K.any())
+        probabilities.append(float(own_K[of_label_K].sum()) if shared else None)
+        correct.append(bool(of_label_K[best]) if shared else None)
+    return _Labelled(source.classes, predicted, probabilities, correct)
 
 
 def _names(measured: Accuracy, names: Sequence[str] | None) -> Sequence[str]:
@@ -143,10 +150,10 @@ def write(
     real: Sequence[Sequence[int]] | None = None,
     objectnet: ObjectNetMapping | None = None,
 ) -> None:
-    """Write the dump, whole or not at all; see `rows`.
+    """Write the dump, completely or not at all; see `rows`.
 
     Raises:
-        UserError: another ending than .csv and .parquet, no pyarrow, or a place that cannot be written to.
+        UserError: the name does not end in .csv or .parquet, pyarrow is missing, or the file cannot be written.
     """
     check_suffix(path)
     table = rows(measured, source, names, real=real, objectnet=objectnet)

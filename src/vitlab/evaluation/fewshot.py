@@ -1,6 +1,6 @@
-"""Few-shot accuracy of frozen features: supports, seeds, and what classifies them (paper: section 4.1).
+"""Few-shot accuracy of frozen features: support sets, seeds, and the classifiers (paper: section 4.1).
 
-Legend: N = images, D = width of the features, K = classes.
+Legend: N = training images, M = test images, D = width of the features, K = classes.
 """
 
 from collections.abc import Callable, Sequence
@@ -12,12 +12,12 @@ import torch
 
 from vitlab.errors import UserError
 from vitlab.evaluation import probes
+from vitlab.evaluation.features import Features
 from vitlab.evaluation.features import features_of as features_of
 from vitlab.evaluation.features import pixels_of as pixels_of
-from vitlab.evaluation.intervals import student_half_width
-from vitlab.evaluation.least_squares import LeastSquares as LeastSquares
 from vitlab.evaluation.least_squares import check_penalty, factorise
 from vitlab.evaluation.least_squares import solve as solve
+from vitlab.evaluation.uncertainty import student_half_width
 from vitlab.runtime import derived_seed
 
 Probe = Literal["ridge", "knn", "logistic"]
@@ -27,12 +27,12 @@ PENALTIES = tuple(2.0**power for power in range(-10, 20))
 
 @dataclass(frozen=True)
 class FewShot:
-    """Accuracies by number of shots: one for each seed.
+    """Accuracies by number of shots, one per seed.
 
     Attributes:
-        shots: how many images a class.
+        shots: numbers of images per class.
         accuracies: by shots.
-        sweep: by shots and penalty, the mean over the seeds; empty where no penalties were asked for.
+        sweep: by shots and penalty, the mean over the seeds; empty if no penalties were tried.
     """
 
     shots: tuple[int, ...]
@@ -44,18 +44,18 @@ class FewShot:
         return float(np.mean(self.accuracies[shots]))
 
     def deviation(self, shots: int) -> float:
-        """Standard deviation over the seeds (of the sample; 0 for a single seed)."""
+        """Sample standard deviation over the seeds; 0 for a single seed."""
         values = self.accuracies[shots]
         return float(np.std(values, ddof=1)) if len(values) > 1 else 0.0
 
     def half_width(self, shots: int) -> float:
-        """Half of the mean's 95 % interval over the seeds, by Student's t."""
+        """Half the width of the mean's 95 % confidence interval over the seeds, by Student's t."""
         return student_half_width(self.accuracies[shots])
 
 
 def evaluate(
-    train: tuple[np.ndarray, np.ndarray],
-    test: tuple[np.ndarray, np.ndarray],
+    train: Features,
+    test: Features,
     classes: Sequence[str],
     shots: Sequence[int],
     *,
@@ -65,45 +65,43 @@ def evaluate(
     penalties: Sequence[float] = (),
     dtype: torch.dtype = torch.float64,
 ) -> FewShot:
-    """Few-shot accuracy on all of `test` after fitting `shots` images a class of `train`.
+    """Accuracy on all of `test` after fitting a classifier to `shots` images per class of `train`.
 
     Args:
-        train: features (N, D) and class numbers (N,) to choose the support from.
-        test: features and class numbers to be tested on, all of them.
+        train: features (N, D) and class numbers (N,), from which the support sets are drawn.
+        test: features (M, D) and class numbers (M,), all of which are tested.
         classes: names of the K classes.
-        shots: images a class; a class with fewer is refused.
-        seeds: how many random supports; each takes the first images of a seeded permutation of every class.
+        shots: numbers of images per class; a class with fewer is refused.
+        seeds: number of random support sets, see `support`.
         l2: penalty of least squares.
-        probe: what classifies: least squares, the nearest neighbours, or a logistic regression.
-        penalties: others to be tried as well, of least squares; they cost a product of matrices each.
+        probe: the classifier: least squares ("ridge"), nearest neighbours, or a logistic regression.
+        penalties: further penalties of least squares to try; each costs one matrix product.
         dtype: of least squares.
 
     Raises:
-        UserError: a class with fewer images than shots, or without a test image; features that are not finite, of
-            either part; labels outside the classes; a penalty that is no number from 0 to 10^30.
+        UserError: a class with fewer images than shots, or without a test image; features that are not finite;
+            labels outside the classes; a penalty that is not a number from 0 to 10^30.
     """
-    check_penalty(l2)
-    _check_shots(train[1], test[1], classes, max(shots))
-    _check_finite(train[0], "training")
-    _check_finite(test[0], "test")
+    _check(train, test, classes, max(shots), l2)
+    tried = [l2, *penalties] if probe == "ridge" else [l2]
     accuracies, sweep = {}, {}
     for count in shots:
-        values, tried = [], []
-        for seed in range(seeds):
-            chosen = support(train[1], len(classes), count, seed)
-            features, labels = train[0][chosen], train[1][chosen]
-            if probe == "ridge":
-                factors = factorise(features, labels, len(classes), dtype)
-                value, *others = factors.sweep(test[0], test[1], [l2, *penalties])
-                values.append(value)
-                tried.append(others)
-            else:
-                predict = _fitted(probe, features, labels, len(classes))
-                values.append(float((predict(test[0]) == test[1]).mean()))
-        accuracies[count] = tuple(values)
-        if penalties:
-            sweep[count] = dict(zip(penalties, np.mean(tried, axis=0).tolist(), strict=True))
-    return FewShot(tuple(shots), accuracies, sweep)
+        chosen = [support(train[1], len(classes), count, seed) for seed in range(seeds)]
+        sets = [(train[0][few], train[1][few]) for few in chosen]
+        by_seed = np.array([_accuracies(few, test, len(classes), probe, tried, dtype) for few in sets])
+        accuracies[count] = tuple(by_seed[:, 0].tolist())
+        sweep[count] = dict(zip(tried[1:], by_seed[:, 1:].mean(axis=0).tolist(), strict=True))
+    return FewShot(tuple(shots), accuracies, sweep if len(tried) > 1 else {})
+
+
+def _accuracies(
+    few: Features, test: Features, classes: int, probe: Probe, penalties: Sequence[float], dtype: torch.dtype
+) -> list[float]:
+    """Accuracy after fitting the support set `few`: one per penalty of least squares, a single one of other probes."""
+    if probe == "ridge":
+        return factorise(*few, classes, dtype).sweep(*test, penalties)
+    predict = _fitted(probe, *few, classes)
+    return [float((predict(test[0]) == test[1]).mean())]
 
 
 def _fitted(
@@ -115,7 +113,7 @@ def _fitted(
 
 
 def support(labels_N: np.ndarray, num_classes: int, shots: int, seed: int) -> np.ndarray:
-    """Indices of the first `shots` images of each class in an order that is a function of (seed, class)."""
+    """Indices of a support set: the first `shots` images of each class, permuted as a function of (seed, class)."""
     chosen = []
     for k in range(num_classes):
         members = np.flatnonzero(labels_N == k)
@@ -124,13 +122,20 @@ def support(labels_N: np.ndarray, num_classes: int, shots: int, seed: int) -> np
     return np.concatenate(chosen)
 
 
-def _check_finite(features_ND: np.ndarray, part: str) -> None:
-    """A probe would give images that it has no features of a class nonetheless, and some would be right by chance."""
+def _check(train: Features, test: Features, classes: Sequence[str], shots: int, l2: float) -> None:
+    check_penalty(l2)
+    _check_shots(train[1], test[1], classes, shots)
+    _check_finite(train[0], "training")
+    _check_finite(test[0], "test")
+
+
+def _check_finite(features_ND: np.ndarray, split: str) -> None:
+    """Refuse NaN and infinity: a probe would predict some class all the same, and be correct by chance at times."""
     finite_N = np.isfinite(features_ND).all(1)
     if not finite_N.all():
         raise UserError(
-            f"few-shot: the features of {part} image {int(finite_N.argmin())} (counted from 0) hold NaN or infinite "
-            f"values, as those of {int((~finite_N).sum())} images do; the weights may be damaged"
+            f"few-shot: the features of {split} image {int(finite_N.argmin())} (counted from 0) contain NaN or "
+            f"infinite values, as do those of {int((~finite_N).sum())} images in total; the weights may be damaged"
         )
 
 
@@ -138,13 +143,15 @@ def _check_shots(train_N: np.ndarray, test_M: np.ndarray, classes: Sequence[str]
     for labels in (train_N, test_M):
         if len(labels) and not (labels.min() >= 0 and labels.max() < len(classes)):
             raise UserError(
-                f"few-shot: labels go from {labels.min()} to {labels.max()}, but there are {len(classes)} classes"
+                f"few-shot: labels range from {labels.min()} to {labels.max()}, but there are {len(classes)} classes"
             )
-    tested = np.bincount(test_M, minlength=len(classes))
-    for name, count, test_count in zip(classes, np.bincount(train_N, minlength=len(classes)), tested, strict=True):
+    counts_K, test_counts_K = (np.bincount(labels, minlength=len(classes)) for labels in (train_N, test_M))
+    for name, count, test_count in zip(classes, counts_K, test_counts_K, strict=True):
         if count < shots:
             raise UserError(
-                f"few-shot: class '{name}' has {count} training images, fewer than {shots} shots; use --shots"
+                f"few-shot: class '{name}' has {count} training images, fewer than {shots} shots; lower --shots"
             )
         if not test_count:
-            raise UserError(f"few-shot: class '{name}' has no test image; add some, or leave the class out of training")
+            raise UserError(
+                f"few-shot: class '{name}' has no test image; add some, or remove the class from the training images"
+            )

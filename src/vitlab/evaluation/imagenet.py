@@ -1,4 +1,7 @@
-"""ImageNet's other measures: reassessed labels (ReaL), and ObjectNet's classes. Legend: N = images, K = classes."""
+"""Accuracy with ImageNet's reassessed labels (ReaL), and on ObjectNet.
+
+Legend: N = images, M = images that count, K = classes of the model.
+"""
 
 import re
 from collections.abc import Sequence
@@ -15,70 +18,70 @@ VALIDATION_NAME = re.compile(r"ILSVRC2012_val_(\d{8})\b")
 
 
 @dataclass(frozen=True)
-class Counted:
-    """An accuracy over some of the images.
+class SubsetAccuracy:
+    """Accuracy on those images of a data set that have a label the model can predict.
 
     Attributes:
-        right: how many count as right.
-        images: how many count.
-        excluded: how many do not count, for want of a label.
-        right_of_five: how many have a right class among the five most probable; none where it is not defined.
+        correct: number of images classified correctly.
+        images: number of images that count.
+        excluded: number of images that do not count because they have no such label.
+        correct_top5: number of images with a correct class among the five most probable; None where undefined.
     """
 
-    right: int
+    correct: int
     images: int
     excluded: int
-    right_of_five: int | None = None
+    correct_top5: int | None = None
 
     @property
-    def share(self) -> float:
-        """The accuracy."""
-        return self.right / self.images
+    def top1(self) -> float:
+        """The top-1 accuracy."""
+        return self.correct / self.images
 
 
-def real_accuracy(measured: Accuracy, source: Source, real_labels: Sequence[Sequence[int]]) -> Counted:
-    """ImageNet-ReaL (Beyer et al. 2020): right is a prediction among its image's labels.
+def real_accuracy(measured: Accuracy, source: Source, real_labels: Sequence[Sequence[int]]) -> SubsetAccuracy:
+    """ImageNet-ReaL (Beyer et al. 2020): a prediction is correct if it is one of its image's labels.
 
     Images without a label do not count.
 
     Args:
-        measured: answers of a model with ImageNet's classes.
-        source: ImageNet's validation images, or some of them, under their own names.
-        real_labels: a list of labels for each of the 50,000 images; see `data.imagenet.read_real_labels`.
+        measured: predictions of a model with ImageNet's classes.
+        source: ImageNet's validation images, or some of them, with their original file names.
+        real_labels: a list of labels for each of the 50,000 images; see `datasets.imagenet.read_real_labels`.
 
     Raises:
         UserError: the model has other classes, an image has another name, or no image has a label.
     """
-    rights = [right for right in real_rights(measured, source, real_labels) if right is not None]
-    if not rights:
+    counted = [correct for correct in real_correct(measured, source, real_labels) if correct is not None]
+    if not counted:
         raise UserError(f"ReaL: none of the {measured.images:,} images of {source.name} has a label in it")
-    return Counted(sum(rights), len(rights), measured.images - len(rights))
+    return SubsetAccuracy(sum(counted), len(counted), measured.images - len(counted))
 
 
-def real_rights(measured: Accuracy, source: Source, real_labels: Sequence[Sequence[int]]) -> list[bool | None]:
-    """Whether each image counts as right in `real_accuracy`; none where it does not count.
+def real_correct(measured: Accuracy, source: Source, real_labels: Sequence[Sequence[int]]) -> list[bool | None]:
+    """Whether each image is classified correctly, as `real_accuracy` counts it; None for an image without a label.
 
     Raises:
         UserError: the model has other classes, or an image has another name.
     """
     _check_outputs(measured, "ReaL")
-    found: list[bool | None] = []
+    correct: list[bool | None] = []
     for index, prediction in zip(measured.indices_N.tolist(), measured.predictions_N.tolist(), strict=True):
         labels = real_labels[_validation_number(source, index, len(real_labels)) - 1]
-        found.append(prediction in labels if labels else None)
-    return found
+        correct.append(prediction in labels if labels else None)
+    return correct
 
 
-def objectnet_accuracy(measured: Accuracy, source: Source, mapping: ObjectNetMapping) -> Counted:
+def objectnet_accuracy(measured: Accuracy, source: Source, mapping: ObjectNetMapping) -> SubsetAccuracy:
     """ObjectNet (Barbu et al. 2019) over the classes that it shares with ImageNet.
 
-    A prediction counts as ObjectNet's class that its ImageNet class belongs to, and as wrong where it belongs to none;
-    so do the five most probable ones. Images of classes that are not shared are left out.
+    A predicted ImageNet class is mapped to the ObjectNet class it belongs to, and is wrong if it belongs to none;
+    top-5 likewise. Images of classes that are not shared do not count.
 
     Args:
-        measured: answers of a model with ImageNet's classes; its labels are ObjectNet's.
+        measured: predictions of a model with ImageNet's classes; the labels are ObjectNet's.
         source: ObjectNet's images.
-        mapping: which ImageNet classes each shared class has.
+        mapping: the ImageNet classes of each shared class.
 
     Raises:
         UserError: the model has other classes, or no image has a shared class.
@@ -88,17 +91,16 @@ def objectnet_accuracy(measured: Accuracy, source: Source, mapping: ObjectNetMap
     counted_N = np.isin(measured.labels_N, class_K)
     images = int(counted_N.sum())
     if not images:
-        raise UserError(
-            f"ObjectNet: no image of {source.name} has a class that ImageNet has too; is the mapping right?"
-        )
+        raise UserError(f"ObjectNet: no image of {source.name} has a class that ImageNet has too; check its mappings")
     labels_M1 = measured.labels_N[counted_N, None]
-    highest_M5 = np.argsort(-measured.probabilities_NK[counted_N], axis=1, kind="stable")[:, :5]
-    right_M5 = class_K[highest_M5] == labels_M1
-    return Counted(int(right_M5[:, 0].sum()), images, measured.images - images, int(right_M5.any(axis=1).sum()))
+    top_M5 = np.argsort(-measured.probabilities_NK[counted_N], axis=1, kind="stable")[:, :5]
+    correct_M5 = class_K[top_M5] == labels_M1
+    top5 = int(correct_M5.any(axis=1).sum())
+    return SubsetAccuracy(int(correct_M5[:, 0].sum()), images, measured.images - images, top5)
 
 
 def objectnet_classes(source: Source, mapping: ObjectNetMapping) -> np.ndarray:
-    """The number of ObjectNet's class that each of ImageNet's (K,) belongs to; -1 where it belongs to none."""
+    """The ObjectNet class number of each ImageNet class (K,); -1 for a class that ObjectNet does not have."""
     class_K = np.full(IMAGENET_CLASSES, -1)
     for number, name in enumerate(source.classes):
         class_K[list(mapping.get(name, ()))] = number
@@ -106,16 +108,16 @@ def objectnet_classes(source: Source, mapping: ObjectNetMapping) -> np.ndarray:
 
 
 def _check_outputs(measured: Accuracy, what: str) -> None:
-    if measured.probabilities_NK.shape[1] != IMAGENET_CLASSES:
-        outputs = measured.probabilities_NK.shape[1]
+    outputs = measured.probabilities_NK.shape[1]
+    if outputs != IMAGENET_CLASSES:
         raise UserError(f"{what}: the model has {outputs:,} outputs; give one with ImageNet's 1,000 classes")
 
 
 def _validation_number(source: Source, index: int, images: int) -> int:
-    """The number in an image's own name, from 1."""
-    found = VALIDATION_NAME.search(source.key(index))
-    if found is None or not 1 <= int(found[1]) <= images:
+    """The number in an image's file name, from 1."""
+    match = VALIDATION_NAME.search(source.key(index))
+    if match is None or not 1 <= int(match[1]) <= images:
         raise UserError(
-            f"ReaL: {source.key(index)} is not named as ImageNet's validation images are (ILSVRC2012_val_00000001.JPEG)"
+            f"ReaL: {source.key(index)} is not the name of an ImageNet validation image (ILSVRC2012_val_00000001.JPEG)"
         )
-    return int(found[1])
+    return int(match[1])

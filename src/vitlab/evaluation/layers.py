@@ -1,4 +1,4 @@
-"""The output of any part of a model as features: which parts can be taken, and one row for each image of what they say.
+"""Features from the output of any module of a model: which modules give features, and one row of them per image.
 
 Shapes: B images, D width, N tokens, C channels, H W height and width of a map.
 """
@@ -14,61 +14,62 @@ from vitlab.models.build import Model
 from vitlab.models.positions import RelativePositions
 from vitlab.models.vit import VisionTransformer
 
-# With a single image, an axis that is a multiple of the number of images would pass for one of as many.
+# Two, because with a single image every axis of length 1 would pass for the batch.
 TRIAL_IMAGES = 2
-Look = Callable[[str, nn.Module, object], None]
+OnOutput = Callable[[str, nn.Module, object], None]
 
 
 def check_layer(model: Model, layer: str, image_hw: tuple[int, int], device: torch.device) -> None:
-    """Run the model, which is on `device`, on two empty images, to see whether features can be taken from a layer.
+    """Run the model, which is on `device`, on two empty images to find out whether a layer gives features.
 
     Raises:
-        UserError: there is no such layer, it is not run, or its output is not a row, tokens or a map for each image.
+        UserError: there is no such layer, it is not run, or its output is not a row, tokens or a map per image.
     """
     reasons: dict[str, str] = {}
 
-    def look(name: str, part: nn.Module, output: object) -> None:
-        reasons[name] = _refusal(part, output, TRIAL_IMAGES, model)
+    def note_refusal(name: str, module: nn.Module, output: object) -> None:
+        reasons[name] = _refusal(module, output, TRIAL_IMAGES, model)
 
-    parts = {name: part for name, part in model.named_modules() if name}
-    _run(model, parts, look, torch.zeros(TRIAL_IMAGES, 3, *image_hw, device=device))
-    good = [name for name in parts if not reasons.get(name, "not run")]
-    listing = f"take {_listed(name for name in good if not isinstance(parts[name], nn.Dropout))}, or a part of these"
-    if layer not in parts:
+    modules = {name: module for name, module in model.named_modules() if name}
+    _run(model, modules, note_refusal, torch.zeros(TRIAL_IMAGES, 3, *image_hw, device=device))
+    good = [name for name in modules if not reasons.get(name, "not run")]
+    outer = _listed(name for name in good if not isinstance(modules[name], nn.Dropout))
+    listing = f"choose {outer}, or a module inside one of these"
+    if layer not in modules:
         raise unknown_name("layer", layer, good, listing=listing)
     if layer not in reasons:
-        raise UserError(f"layer '{layer}' is never run as a part of its own in this model: {listing}")
+        raise UserError(f"layer '{layer}' is never called as a module in this model; {listing}")
     if reasons[layer]:
         raise UserError(f"layer '{layer}' gives no features: {reasons[layer]}; {listing}")
 
 
 def layer_features(model: Model, layer: str, images_BCHW: Tensor) -> Tensor:
-    """A row (B, D) for each normalised image from the output of a layer; where it is run twice, from the last one.
+    """Features (B, D) of normalised images from the output of a layer; of a layer that is run twice, the last output.
 
-    Of tokens the class token is taken, or their mean where it is not among them; of a map the mean over its places.
+    Tokens give the class token, or their mean if it is not among them; a map gives the mean over its positions.
 
     Args:
-        model: any.
-        layer: one that `check_layer` does not refuse.
-        images_BCHW: for the model.
+        model: any model.
+        layer: one that `check_layer` accepts.
+        images_BCHW: the model's input.
     """
     rows: list[Tensor] = []
 
-    def look(name: str, part: nn.Module, output: object) -> None:
+    def collect(name: str, module: nn.Module, output: object) -> None:
         assert isinstance(output, Tensor)
         rows.append(_rows(output, model))
 
-    _run(model, {layer: model.get_submodule(layer)}, look, images_BCHW)
+    _run(model, {layer: model.get_submodule(layer)}, collect, images_BCHW)
     return rows[-1]
 
 
-def _run(model: Model, parts: Mapping[str, nn.Module], look: Look, images_BCHW: Tensor) -> None:
-    """One forward pass in which every output of these parts is looked at; the model is left as it was."""
+def _run(model: Model, modules: Mapping[str, nn.Module], on_output: OnOutput, images_BCHW: Tensor) -> None:
+    """One forward pass that hands every output of these modules to `on_output`; the hooks are removed afterwards."""
 
     def hook(name: str) -> Callable[[nn.Module, object, object], None]:
-        return lambda part, _, output: look(name, part, output)
+        return lambda module, _, output: on_output(name, module, output)
 
-    handles = [part.register_forward_hook(hook(name)) for name, part in parts.items()]
+    handles = [module.register_forward_hook(hook(name)) for name, module in modules.items()]
     try:
         model(images_BCHW)
     finally:
@@ -76,20 +77,20 @@ def _run(model: Model, parts: Mapping[str, nn.Module], look: Look, images_BCHW: 
             handle.remove()
 
 
-def _refusal(part: nn.Module, output: object, images: int, model: Model) -> str:
-    """Why this output cannot be taken; nothing where it can."""
-    if not isinstance(output, Tensor) or isinstance(part, RelativePositions):
-        return "its output is no tensor of features"
+def _refusal(module: nn.Module, output: object, images: int, model: Model) -> str:
+    """Why this output gives no features; empty if it does."""
+    if not isinstance(output, Tensor) or isinstance(module, RelativePositions):
+        return "its output is not a tensor of features"
     shape = " x ".join(map(str, output.shape))
     if output.ndim == 0 or len(output) != images:
-        return f"its output is {shape} for {images} images, and the first axis is not the number of images"
+        return f"its output has shape {shape} for {images} images: the first axis is not the number of images"
     if output.ndim in (2, 4) or (output.ndim == 3 and output.shape[1] in _lengths(model)):
         return ""
-    return f"its output of {shape} is neither a row, nor tokens, nor a map for each image"
+    return f"its output of shape {shape} is neither a row, nor tokens, nor a map per image"
 
 
 def _lengths(model: Model) -> set[int]:
-    """How many tokens an image can have: all, the patches alone, or the class token alone."""
+    """The possible numbers of tokens of an image: all, only the patches, or only the class token."""
     if not isinstance(model, VisionTransformer):
         return set()
     return {model.config.tokens, model.config.tokens - model.prefix_tokens, 1}
@@ -101,15 +102,15 @@ def _rows(output: Tensor, model: Model) -> Tensor:
     if output.ndim == 2:
         return output
     assert isinstance(model, VisionTransformer)
-    # The projection of the patches has no class token, though the model has one.
+    # The patch projection's output has no class token even if the model has one.
     with_token = model.prefix_tokens > 0 and output.shape[1] == model.config.tokens
     return output[:, 0] if with_token else output.mean(1)
 
 
 def _listed(names: Iterable[str]) -> str:
-    """Names without the parts of their parts; numbered ones as "blocks.0 to blocks.11"."""
+    """The outermost names; numbered ones as "blocks.0 to blocks.11"."""
     outer: list[str] = []
-    for name in names:  # a part comes before its own parts
+    for name in names:  # a module comes before those inside it
         if not outer or not name.startswith(f"{outer[-1]}."):
             outer.append(name)
     runs = [list(run) for _, run in groupby(outer, lambda name: name.rstrip("0123456789"))]

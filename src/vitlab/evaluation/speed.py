@@ -1,4 +1,4 @@
-"""How fast models answer, and how many images fit: a sweep over image and batch sizes (paper: App. D.5, Figure 12)."""
+"""Inference throughput and largest batch size of models, by image and batch size (paper: App. D.5, Figure 12)."""
 
 import statistics
 import time
@@ -21,15 +21,15 @@ WARM_UPS = 2
 
 @dataclass(frozen=True)
 class Speed:
-    """What was measured of one model at one resolution.
+    """The measured throughput of one model at one image size.
 
     Attributes:
         model: its name.
         image_size: height and width in pixels.
-        images_per_second: by batch size, of those that fitted; the median of the repetitions.
-        largest_batch: the largest one that fitted.
-        smallest_refused: the smallest one that did not fit; none where all did.
-        predicted_largest: what the arithmetic says of this device's memory; none where its size is not known.
+        images_per_second: by batch size, of those that fitted into memory; the median of the repetitions.
+        largest_batch: the largest batch size that fitted.
+        smallest_refused: the smallest batch size that did not fit; None if all did.
+        predicted_largest: the largest batch size predicted for this device's memory; None if that is unknown.
     """
 
     model: str
@@ -41,12 +41,12 @@ class Speed:
 
     @property
     def peak(self) -> float:
-        """Images a second at the best batch size; 0 where none fitted."""
+        """Images per second at the best batch size; 0 if none fitted."""
         return max(self.images_per_second.values(), default=0.0)
 
     @property
     def best_batch(self) -> int:
-        """The batch size of the peak; 0 where none fitted."""
+        """The batch size with the highest throughput; 0 if none fitted."""
         return max(self.images_per_second, key=lambda batch: self.images_per_second[batch], default=0)
 
 
@@ -58,52 +58,62 @@ def sweep(
     *,
     device_bytes: int | None = None,
     repetitions: int = REPETITIONS,
-    say: Callable[[str], None] = lambda line: None,
+    log: Callable[[str], None] = lambda line: None,
 ) -> Speed:
-    """Time a model's forward pass on random images, smaller batches first, until memory is not enough.
+    """Time a model's forward pass on random images with growing batch sizes, until memory runs out.
 
     Args:
-        name: of the zoo.
+        name: of a model of the zoo.
         image_size: height and width in pixels.
-        batches: how many images at a time.
+        batches: batch sizes.
         runtime: device and precision.
-        device_bytes: the device's memory. Where the arithmetic says that a batch needs more, it is not tried: on the
-            CPU it would be the machine that runs out.
+        device_bytes: the device's memory. A batch that is predicted to need more is not tried: on the CPU the whole
+            machine would run out of memory.
         repetitions: of every measurement.
-        say: is told of each.
+        log: called with a line of text after every measurement.
 
     Raises:
-        UserError: an unknown model, or one that cannot have this image size.
+        UserError: an unknown model, or one that does not support this image size.
     """
     config = zoo.configure(name, {"image_size": image_size})
-    precision: memory.Precision = "bfloat16" if runtime.compute == torch.bfloat16 else "float32"
-    predicted = (
-        None if device_bytes is None else memory.largest_inference_batch(config, device_bytes, precision=precision)
-    )
+    predicted = _predicted_largest(config, runtime, device_bytes)
     model = _built(config, runtime)
     speeds: dict[int, float] = {}
     refused = None
     for batch in sorted(set(batches)):
-        if predicted is not None and batch > predicted:
+        too_large = predicted is not None and batch > predicted
+        seconds = None if too_large else _seconds_or_none(model, image_size, batch, runtime, repetitions)
+        if seconds is None:
             refused = batch
             break
-        try:
-            speeds[batch] = batch / _seconds(model, image_size, batch, runtime, repetitions)
-        except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
-            if not is_shortage(error):
-                raise
-            refused = batch
-            break
-        say(f"{name} at {image_size} px, batch {batch}: {speeds[batch]:,.1f} images/s")
-    _let_go(runtime)
+        speeds[batch] = batch / seconds
+        log(f"{name} at {image_size} px, batch {batch}: {speeds[batch]:,.1f} images/s")
+    _empty_cache(runtime)
     return Speed(name, image_size, speeds, max(speeds, default=0), refused, predicted)
 
 
+def _predicted_largest(config: ModelConfig, runtime: Runtime, device_bytes: int | None) -> int | None:
+    if device_bytes is None:
+        return None
+    precision: memory.Precision = "bfloat16" if runtime.compute == torch.bfloat16 else "float32"
+    return memory.largest_inference_batch(config, device_bytes, precision=precision)
+
+
+def _seconds_or_none(model: Model, image_size: int, batch: int, runtime: Runtime, repetitions: int) -> float | None:
+    """The median time of a batch; None if memory runs out."""
+    try:
+        return _seconds(model, image_size, batch, runtime, repetitions)
+    except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
+        if not is_shortage(error):
+            raise
+        return None
+
+
 def check_sizes(names: Sequence[str], sizes: Sequence[int]) -> list[tuple[str, int]]:
-    """Every model with every image size that its patches divide, refused at once where a name is unknown.
+    """Every pair of a model and an image size that it supports; an unknown name is refused before anything runs.
 
     Raises:
-        UserError: an unknown model, or nothing left.
+        UserError: an unknown model, or no such pair.
     """
     fitting = []
     for name in names:
@@ -115,12 +125,14 @@ def check_sizes(names: Sequence[str], sizes: Sequence[int]) -> list[tuple[str, i
                 continue
             fitting.append((name, size))
     if not fitting:
-        raise UserError(f"none of the models can have one of the image sizes {', '.join(map(str, sizes))}")
+        raise UserError(
+            f"none of the models supports any of the image sizes {', '.join(map(str, sizes))}; choose other sizes"
+        )
     return fitting
 
 
 def device_memory(runtime: Runtime) -> int | None:
-    """Bytes of memory that the runtime's device has: a GPU's own, the free part of the machine's, or unknown."""
+    """Memory of the runtime's device in bytes: a GPU's total, or what is available on the machine; None if unknown."""
     if runtime.device.type == "cuda":
         return torch.cuda.get_device_properties(runtime.device).total_memory
     try:
@@ -136,25 +148,25 @@ def _built(config: ModelConfig, runtime: Runtime) -> Model:
 
 
 def _seconds(model: Model, image_size: int, batch: int, runtime: Runtime, repetitions: int) -> float:
-    """The median time of a batch; images are on the device already."""
+    """The median time of a batch; the images are already on the device."""
     images_BCHW = _random_images(image_size, batch, runtime)
     times = []
     with torch.inference_mode(), runtime.autocast():
         for number in range(WARM_UPS + repetitions):
             _wait(runtime)
-            begun = time.perf_counter()
+            start = time.perf_counter()
             model(images_BCHW)
             _wait(runtime)
             if number >= WARM_UPS:
-                times.append(time.perf_counter() - begun)
+                times.append(time.perf_counter() - start)
     return statistics.median(times)
 
 
 def _random_images(image_size: int, batch: int, runtime: Runtime) -> Tensor:
-    """The same ones every time, between -1 and 1 as the models take them."""
-    chance = torch.Generator(device=runtime.device).manual_seed(0)
+    """Between -1 and 1, as the models expect them; the same ones on every call."""
+    generator = torch.Generator(device=runtime.device).manual_seed(0)
     images_BCHW = torch.empty(batch, 3, image_size, image_size, device=runtime.device)
-    return images_BCHW.uniform_(-1, 1, generator=chance)
+    return images_BCHW.uniform_(-1, 1, generator=generator)
 
 
 def _wait(runtime: Runtime) -> None:
@@ -164,6 +176,6 @@ def _wait(runtime: Runtime) -> None:
         torch.mps.synchronize()
 
 
-def _let_go(runtime: Runtime) -> None:
+def _empty_cache(runtime: Runtime) -> None:
     if runtime.device.type == "cuda":
         torch.cuda.empty_cache()

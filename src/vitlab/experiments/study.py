@@ -9,9 +9,10 @@ from pathlib import Path
 
 from vitlab.errors import UserError
 from vitlab.recipes import library, studies
+from vitlab.recipes.effects import value_at
 from vitlab.recipes.library import load_recipe
 from vitlab.recipes.schema import Recipe, from_stored_toml
-from vitlab.recipes.studies import Row, Study, Sweep
+from vitlab.recipes.studies import Study, StudyRow, Sweep
 from vitlab.results import ResultTable, percent, write_table
 from vitlab.runner import ACCURACY, run
 from vitlab.training.run_directory import RECIPE, read_metrics
@@ -33,7 +34,7 @@ class Trial:
 class Outcome:
     """What a row of a study came to: the rates that were tried, the one taken, and test top-1 by seed."""
 
-    row: Row
+    row: StudyRow
     trials: tuple[Trial, ...]
     learning_rate: float
     top1: dict[int, float]
@@ -54,7 +55,7 @@ def conduct(study: Study, folder: Path, device: str) -> ResultTable:
     return table(study, outcomes)
 
 
-def _conducted(row: Row, folder: Path, device: str) -> Outcome:
+def _conducted(row: StudyRow, folder: Path, device: str) -> Outcome:
     sweep = row.sweep
     trials = tuple(
         Trial(rate, _on_development(sweep.trial(rate), folder / f"rate-{rate:g}", device, row.name))
@@ -147,13 +148,13 @@ def find(name: str) -> Study:
     Raises:
         UserError: an unknown name, or a file that is not a recipe.
     """
-    if name in {known.name for known in studies.all_studies()}:
+    if name in studies.STUDIES:
         return studies.find(name)
     entry = library.entry(name)
     if entry is None and Path(name).suffix != ".toml":
         return studies.find(name)  # raises, with the nearest names
     recipe = load_recipe(name)
-    row = Row(recipe.name, Sweep(recipe))
+    row = StudyRow(recipe.name, Sweep(recipe))
     return Study(recipe.name, recipe.about or "a recipe of yours", (row,), verb=entry.verb if entry else "pretrain")
 
 
@@ -188,7 +189,7 @@ def changed(study: Study, change: Callable[[Recipe], Recipe], keys: Iterable[str
     for row in rows:
         for recipe in (*map(row.sweep.trial, row.sweep.learning_rates), *_finals(row.sweep)):
             for key in keys:
-                if _value_at(recipe, key) != _value_at(row.sweep.recipe, key):
+                if value_at(recipe, key) != value_at(row.sweep.recipe, key):
                     raise UserError(
                         f"{key}: {study.name} chooses it for each run; use --rates or --seeds, or leave it out"
                     )
@@ -206,14 +207,7 @@ def _finals(sweep: Sweep) -> list[Recipe]:
     return [sweep.final(rate, seed) for seed in sweep.seeds]
 
 
-def _value_at(recipe: Recipe, key: str) -> object:
-    value: object = recipe.model_dump()
-    for name in key.split("."):
-        value = value.get(name) if isinstance(value, dict) else None
-    return value
-
-
-def _same(row: Row, other: Row) -> bool:
+def _same(row: StudyRow, other: StudyRow) -> bool:
     plain = {"name": "", "about": ""}
     return row.sweep.recipe.model_copy(update=plain) == other.sweep.recipe.model_copy(update=plain)
 

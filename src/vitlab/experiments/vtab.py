@@ -24,6 +24,7 @@ from vitlab.experiments.vtab_folder import RESULT, Settings, TaskResult, Trial
 from vitlab.models.build import Model, model_digest
 from vitlab.recipes import vtab
 from vitlab.recipes.configs import Size
+from vitlab.recipes.effects import refuse_without_effect
 from vitlab.recipes.library import load_recipe
 from vitlab.recipes.schema import Recipe, with_changes
 from vitlab.recipes.vtab import VtabTask
@@ -170,14 +171,16 @@ def check_assignments(settings: Settings) -> None:
     Raises:
         UserError: such a change.
     """
-    for assignment in settings.assignments:
-        key = assignment.partition("=")[0].strip()
+    keys = [assignment.partition("=")[0].strip() for assignment in settings.assignments]
+    for key in keys:
         if key in FIXED:
             raise UserError(f"--set {key}: {FIXED[key]}")
         if settings.linear and key not in USED_BY_LINEAR:
             raise UserError(
                 f"{key} has no effect with --linear, which trains nothing; it takes {', '.join(USED_BY_LINEAR)}"
             )
+    task = vtab.TASKS[0]
+    refuse_without_effect(_recipe(task, source_of(task, None), settings, settings.rates[0]), keys)
 
 
 def _trained(

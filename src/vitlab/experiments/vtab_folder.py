@@ -9,7 +9,7 @@ from typing import Any
 
 from vitlab import files
 from vitlab.errors import UserError
-from vitlab.evaluation.intervals import wilson
+from vitlab.evaluation.uncertainty import wilson_interval
 from vitlab.recipes.vtab import VtabTask
 
 RESULT = "result.json"
@@ -75,7 +75,7 @@ class TaskResult:
     @property
     def interval(self) -> tuple[float, float]:
         """Its 95 % interval."""
-        return wilson(self.right, self.images)
+        return wilson_interval(self.right, self.images)
 
 
 def open_folder(out: Path, settings: Settings) -> None:

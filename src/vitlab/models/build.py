@@ -1,9 +1,12 @@
-"""From a name or a configuration to a model, its new head, and its digest."""
+"""From a name or a configuration to a model, its new head, its digest, and what its outputs mean.
+
+Shapes: B images of a batch, K classes.
+"""
 
 import hashlib
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from vitlab.models.positions import resize_position_tensors, resize_positions
 from vitlab.models.resnet import ResNet
@@ -14,9 +17,11 @@ from vitlab.recipes.zoo import configure
 __all__ = [
     "Model",
     "build",
+    "class_names",
     "classifier",
     "create_model",
     "model_digest",
+    "probabilities",
     "replace_head",
     "resize_position_tensors",
     "resize_positions",
@@ -82,3 +87,13 @@ def model_digest(model: nn.Module) -> str:
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\0".encode())
         digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy())
     return digest.hexdigest()
+
+
+def class_names(model: Model) -> tuple[str, ...]:
+    """A name for each of the model's outputs: its own, or "class 0", "class 1" and so on where it has none."""
+    return model.classes or tuple(f"class {number}" for number in range(model.config.num_classes))
+
+
+def probabilities(logits_BK: Tensor) -> Tensor:
+    """The softmax of a batch's logits, computed in float32 and brought to the CPU."""
+    return logits_BK.float().softmax(-1).cpu()

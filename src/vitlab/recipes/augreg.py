@@ -1,10 +1,11 @@
 """AugReg: how much data augmentation and regularisation a ViT wants (Steiner et al. 2021, arXiv 2106.10270)."""
 
+from functools import partial
+
 from vitlab.recipes import pretrain, transfer
 from vitlab.recipes.augmentation import AUGREG, Augmentation
 from vitlab.recipes.augmentation import augreg as augmentation_of
-from vitlab.recipes.entries import Entry
-from vitlab.recipes.named_data import IMAGENET, IMAGENET_21K
+from vitlab.recipes.entries import IMAGENET, IMAGENET_21K, Entry, Makers
 from vitlab.recipes.schema import (
     DataConfig,
     ModelSpec,
@@ -66,7 +67,7 @@ def recipe(data: str, augmentation: str, weight_decay: float = 0.1, regularisati
     )
 
 
-def pretraining() -> tuple[Entry, ...]:
+def pretraining() -> Makers:
     """AugReg's pretraining: `augreg/DATA-AUGMENTATION`, for 3 data sets and lengths and 7 augmentations.
 
     Weight decay is 0.1 and regularisation off; `--set optimizer.weight_decay=0.03`, `--set model.options.dropout=0.1`
@@ -74,39 +75,45 @@ def pretraining() -> tuple[Entry, ...]:
     Command: `vitlab pretrain augreg/i21k-300ep-medium1 --model ViT-B/16`. Cost: computed for ViT-S/16. Scores: those of
     the published checkpoints; not measured here.
     """
-    return tuple(
-        Entry(
-            recipe(row[0], augmentation),
-            images=row[4],
-            expected=f"{BEST_AT_384}, the best of all augmentations; not measured here"
-            if row[0] == "i21k-300ep"
-            else "not measured",
-            chosen="sigmoid loss and bias of the last layer as in big_vision's code; no hidden layer in the head",
-        )
+    return {
+        f"augreg/{row[0]}-{augmentation}": partial(_pretraining, row[0], augmentation, row[4])
         for row in DATA
         for augmentation in AUGREG
+    }
+
+
+def _pretraining(data: str, augmentation: str, images: int) -> Entry:
+    is_published = data == "i21k-300ep"
+    return Entry(
+        recipe(data, augmentation),
+        images=images,
+        expected=f"{BEST_AT_384}, the best of all augmentations; not measured here" if is_published else "not measured",
+        chosen="sigmoid loss and bias of the last layer as in big_vision's code; no hidden layer in the head",
     )
 
 
-def transfer_runs() -> tuple[Entry, ...]:
+def transfer_runs() -> Makers:
     """AugReg's fine-tuning: `augreg/to-DATA-STEPS`, with SGD, batch 512 and the paper's crop at 384 pixels.
 
     Command: `vitlab finetune MODEL --recipe augreg/to-pets-500`; `vitlab study augreg/to-pets-500` tries all rates.
     Cost: computed for ViT-B/16. Scores: not measured. To choose among models from ImageNet-21k by their score on
     ImageNet, AugReg takes imagenet-v2.
     """
-    entries = []
-    for name, source, title, steps, warmup, rate, _, images in TRANSFERS:
-        about = f"any model on {title}, {steps:,} updates (AugReg)"
-        started = transfer.paper_finetuning(f"augreg/to-{name}", about, source, steps, rate)
-        # VTAB's exceptions for these tasks are those of BiT's appendix F.
-        augmentation = Augmentation(crop="none" if name.startswith("kitti") else "inception", flip=True)
-        changed = started.model_copy(
-            update={
-                "augmentation": augmentation,
-                "schedule": ScheduleConfig(decay="cosine", warmup_steps=warmup),
-            }
-        )
-        chosen = "this rate of the grid; the authors' code's Inception crop, but none for KITTI"
-        entries.append(Entry(changed, "finetune", images, chosen=chosen))
-    return tuple(entries)
+    return {f"augreg/to-{row[0]}": partial(_transfer, *row) for row in TRANSFERS}
+
+
+def _transfer(
+    name: str, source: str, title: str, steps: int, warmup: int, rate: float, rates: tuple[float, ...], images: int
+) -> Entry:
+    assert rate in rates
+    about = f"any model on {title}, {steps:,} updates (AugReg)"
+    started = transfer.paper_finetuning(f"augreg/to-{name}", about, source, steps, rate)
+    # VTAB's exceptions for these tasks are those of BiT's appendix F.
+    changed = started.model_copy(
+        update={
+            "augmentation": Augmentation(crop="none" if name.startswith("kitti") else "inception", flip=True),
+            "schedule": ScheduleConfig(decay="cosine", warmup_steps=warmup),
+        }
+    )
+    chosen = "this rate of the grid; the authors' code's Inception crop, but none for KITTI"
+    return Entry(changed, "finetune", images, chosen=chosen)

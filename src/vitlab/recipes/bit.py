@@ -1,9 +1,11 @@
 """Big Transfer: how its ResNets are pretrained, and BiT-HyperRule (Kolesnikov et al. 2020, arXiv 1912.11370)."""
 
+from functools import partial
+from typing import Literal
+
 from vitlab.recipes import pretrain
 from vitlab.recipes.augmentation import Augmentation
-from vitlab.recipes.entries import Entry
-from vitlab.recipes.named_data import IMAGENET, IMAGENET_21K, JFT
+from vitlab.recipes.entries import IMAGENET, IMAGENET_21K, JFT, Entry, Makers
 from vitlab.recipes.schema import (
     DataConfig,
     ModelSpec,
@@ -14,8 +16,9 @@ from vitlab.recipes.schema import (
     ScheduleConfig,
 )
 
+Loss = Literal["softmax", "sigmoid"]
 # Name, source, title, epochs, epochs after which the rate falls, images, loss.
-UPSTREAM = (
+UPSTREAM: tuple[tuple[str, str, str, int, tuple[int, ...], int, Loss], ...] = (
     ("s", "imagenet", "ImageNet (BiT-S)", 90, (30, 60, 80), IMAGENET, "softmax"),
     ("m", "imagenet-21k", "ImageNet-21k (BiT-M)", 90, (30, 60, 80), IMAGENET_21K, "sigmoid"),
     ("l", "", "JFT-300M (BiT-L)", 40, (10, 23, 30, 37), JFT, "sigmoid"),
@@ -25,26 +28,29 @@ LOW_RESOLUTION = 96 * 96
 STEPS = {"500": (500, 100), "10k": (10_000, 500), "20k": (20_000, 500)}
 
 
-def upstream() -> tuple[Entry, ...]:
+def upstream() -> Makers:
     """BiT's pretraining: `bit/s`, `bit/m` and `bit/l`, of a BiT-R50x1 unless `--model` says another.
 
     Command: `vitlab pretrain bit/m --model BiT-R152x4`. Cost: computed for BiT-R50x1. Scores: not measured.
     """
-    entries = []
-    for name, source, title, epochs, falls, images, loss in UPSTREAM:
-        about = f"BiT-R50x1, or any --model, on {title}, {epochs} epochs"
-        recipe = pretrain.large_scale(f"bit/{name}", about, ModelSpec(name="BiT-R50x1", image_size=224), epochs)
-        milestones = tuple(fall / epochs for fall in falls)
-        changed = recipe.model_copy(
-            update={
-                "data": DataConfig(source=source),
-                "objective": ObjectiveConfig(loss="softmax" if loss == "softmax" else "sigmoid"),
-                "optimizer": sgd(),
-                "schedule": ScheduleConfig(decay="staircase", warmup_steps=5000, milestones=milestones),
-            }
-        )
-        entries.append(Entry(changed, images=images, chosen="sigmoid loss where images have several labels"))
-    return tuple(entries)
+    return {f"bit/{row[0]}": partial(_upstream, *row) for row in UPSTREAM}
+
+
+def _upstream(
+    name: str, source: str, title: str, epochs: int, falls: tuple[int, ...], images: int, loss: Loss
+) -> Entry:
+    about = f"BiT-R50x1, or any --model, on {title}, {epochs} epochs"
+    recipe = pretrain.large_scale(f"bit/{name}", about, ModelSpec(name="BiT-R50x1", image_size=224), epochs)
+    milestones = tuple(fall / epochs for fall in falls)
+    changed = recipe.model_copy(
+        update={
+            "data": DataConfig(source=source),
+            "objective": ObjectiveConfig(loss=loss),
+            "optimizer": sgd(),
+            "schedule": ScheduleConfig(decay="staircase", warmup_steps=5000, milestones=milestones),
+        }
+    )
+    return Entry(changed, images=images, chosen="sigmoid loss where images have several labels")
 
 
 def sgd() -> OptimizerConfig:
@@ -83,12 +89,16 @@ def _fixed(length: str, size: int) -> Recipe:
     )
 
 
-def hyperrules() -> tuple[Entry, ...]:
+def hyperrules() -> Makers:
     """Every outcome of BiT-HyperRule: `bit/hyperrule-STEPS-PIXELS`.
 
     Take STEPS 500 below 20,000 training images, 10k below 500,000, else 20k; PIXELS 128 for images smaller than
     96 x 96, else 384 (480 for R152x4). Command: `vitlab finetune MODEL --recipe bit/hyperrule-10k-128 --data SOURCE`.
     Cost: depends on the model. Scores: not measured.
     """
-    chosen = "warm-up as in the authors' code"
-    return tuple(Entry(_fixed(length, size), "finetune", chosen=chosen) for length in STEPS for size in (128, 384, 480))
+    lengths = [(length, size) for length in STEPS for size in (128, 384, 480)]
+    return {f"bit/hyperrule-{length}-{size}": partial(_hyperrule_entry, length, size) for length, size in lengths}
+
+
+def _hyperrule_entry(length: str, size: int) -> Entry:
+    return Entry(_fixed(length, size), "finetune", chosen="warm-up as in the authors' code")

@@ -1,5 +1,6 @@
 """The model configurations: frozen values that say all about a model's shape (paper: section 3.1, App. D)."""
 
+from collections.abc import Callable
 from typing import Annotated, Literal
 
 from pydantic import AfterValidator, ConfigDict, Field
@@ -52,7 +53,7 @@ class ResNetStem:
     """The convolutional stem of a hybrid (paper: section 3.1 and Table 6).
 
     Attributes:
-        blocks: units of each stage; (3, 4, 6, 3) is a whole ResNet50 with stride 32, (3, 4, 9) has
+        blocks: units of each stage; (3, 4, 6, 3) is a complete ResNet50 with stride 32, (3, 4, 9) has
             stage 4's units moved into stage 3 and stride 16, () is the root convolution and pooling alone,
             with stride 4.
         width: factor on all channel counts.
@@ -141,23 +142,22 @@ class ViTConfig:
                 )
 
     def _check_positions(self) -> None:
-        if self.position in ("none", "relative") and self.position_at != "input":
+        kind = POSITION_KINDS[self.position]
+        if not kind.is_added and self.position_at != "input":
             raise UserError(
                 f"position='{self.position}' adds no table, so position_at='{self.position_at}' has no "
                 "meaning: use position_at='input', or position='learned'"
             )
-        parts = {"learned2d": 2, "sincos2d": 4}.get(self.position, 1)
-        if self.hidden % parts:
+        if self.hidden % kind.width_divisor:
             raise UserError(
-                f"position='{self.position}' splits the hidden width in {parts}, and {self.hidden} is not "
-                f"divisible: the nearest valid widths are {_nearest_multiples(self.hidden, parts)}"
+                f"position='{self.position}' splits the hidden width in {kind.width_divisor}, and {self.hidden} is not "
+                f"divisible: the nearest valid widths are {_nearest_multiples(self.hidden, kind.width_divisor)}"
             )
         if self.axial and self.head != "gap":
             raise UserError("an axial model keeps a grid of tokens, where a class token has no place: use head='gap'")
-        if self.axial and self.position == "relative":
-            raise UserError(
-                "an axial model takes position='learned2d', 'learned', 'sincos2d' or 'none', not 'relative'"
-            )
+        if self.axial and kind.is_in_attention:
+            valid = ", ".join(f"'{name}'" for name, other in POSITION_KINDS.items() if not other.is_in_attention)
+            raise UserError(f"an axial model cannot have position='{self.position}': use one of {valid}")
 
     @property
     def patch_hw(self) -> tuple[int, int]:
@@ -191,6 +191,11 @@ class ViTConfig:
         return self.grid[0] * self.grid[1] + self.prefix_tokens
 
     @property
+    def is_last_block_shortened(self) -> bool:
+        """Whether the last block computes the class token alone, the only one that the head sees."""
+        return self.head == "token" and not self.axial and not POSITION_KINDS[self.position].is_in_attention
+
+    @property
     def patch_channels(self) -> int:
         """Channels of what is cut into patches."""
         return self.resnet.channels if self.resnet else 3
@@ -199,6 +204,35 @@ class ViTConfig:
     def feature_width(self) -> int:
         """Width of what the final linear layer sees."""
         return self.representation or self.hidden
+
+
+@dataclass(frozen=True)
+class PositionKind:
+    """What a kind of position embedding means for a model's shape and cost (App. D.4).
+
+    Attributes:
+        table_parameters: of one table that is added to tokens.
+        is_added: to tokens, so that `position_at` says where.
+        width_divisor: what the hidden width must be a multiple of.
+        is_in_attention: adds to the logits of every pair of tokens, from a table of distances in every block, so that
+            every token goes through the last block.
+    """
+
+    table_parameters: Callable[[ViTConfig], int] = lambda config: 0
+    is_added: bool = True
+    width_divisor: int = 1
+    is_in_attention: bool = False
+
+
+POSITION_KINDS: dict[Position, PositionKind] = {
+    "learned": PositionKind(lambda config: config.tokens * config.hidden),
+    "learned2d": PositionKind(
+        lambda config: sum(config.grid) * (config.hidden // 2) + config.prefix_tokens * config.hidden, width_divisor=2
+    ),
+    "sincos2d": PositionKind(width_divisor=4),
+    "none": PositionKind(is_added=False),
+    "relative": PositionKind(is_added=False, is_in_attention=True),
+}
 
 
 @one_line_errors

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from vitlab.errors import UserError
-from vitlab.recipes.configs import ModelConfig, ResNetConfig, ResNetStem, ViTConfig
+from vitlab.recipes.configs import POSITION_KINDS, ModelConfig, ResNetConfig, ResNetStem, ViTConfig
 
 TPU_V3_CORE_FLOPS = 61.5e12  # peak of one core in bfloat16; a chip of 123e12 has two
 FORWARD_AND_BACKWARD = 3  # the backward pass costs two forward passes
@@ -36,21 +36,21 @@ def flops(config: ModelConfig, *, padding: bool = True) -> int:
 
 
 def executed_flops(config: ModelConfig) -> int:
-    """FLOPs that `forward` really does for one image, multiply-add = 2: what the devices' use is reckoned from.
+    """FLOPs that `forward` executes for one image, multiply-add = 2, from which MFU is computed.
 
-    Where the head sees the class token alone, the last block asks, projects and transforms that token only; keys and
-    values are still those of all. Axial models and relative positions go through the whole block.
+    Where the head sees the class token alone, the last block computes queries, projection and MLP of that token only;
+    keys and values are those of all tokens. Axial models and relative positions compute the complete block.
     """
-    whole = flops(config)
-    if isinstance(config, ResNetConfig) or config.head != "token" or config.axial or config.position == "relative":
-        return whole
+    full = flops(config)
+    if isinstance(config, ResNetConfig) or not config.is_last_block_shortened:
+        return full
     width, tokens = config.hidden, config.tokens
     query_and_output, attention, mlp = 4 * width * width, 4 * tokens * width, 4 * width * config.mlp
-    return whole - (tokens - 1) * (query_and_output + attention + mlp)
+    return full - (tokens - 1) * (query_and_output + attention + mlp)
 
 
 def exaflops(config: ModelConfig, epochs: float, images: int) -> float:
-    """Compute of a training run in 10**18 FLOPs, as in Table 6 (JFT has 303 million images an epoch).
+    """Compute of a training run in 10**18 FLOPs, as in Table 6 (JFT has 303 million images per epoch).
 
     Products with padding are left out. Rows that do not come out: R50+L/16 at 7 epochs, which Table 6 gives as 859 and
     at 14 epochs as 1668; ViT-B/32, which is 56.1 here and 55 there.
@@ -68,7 +68,7 @@ def tpu_v3_core_days(exaflops: float, utilisation: float) -> float:
 
     Args:
         exaflops: compute in 10**18 FLOPs.
-        utilisation: share of the peak of 61.5 TFLOP/s a core that is reached; the paper's runs reached 0.32
+        utilisation: share of the peak of 61.5 TFLOP/s per core that is reached; the paper's runs reached 0.32
             to 0.43.
 
     Raises:
@@ -92,7 +92,7 @@ def _vit_parameters(config: ViTConfig) -> int:
     block = 4 * width + _attention(width) + _linear(width, config.mlp) + _linear(config.mlp, width)
     if config.axial:
         block *= 2
-    if config.position == "relative":
+    if POSITION_KINDS[config.position].is_in_attention:
         distances = 2 * config.grid[0] * config.grid[1] - 1 + 3 * config.prefix_tokens
         block += distances * (width // config.heads)
     patch = _linear(config.patch_channels * config.patch_hw[0] * config.patch_hw[1], width)
@@ -108,11 +108,7 @@ def _vit_parameters(config: ViTConfig) -> int:
 def _position_parameters(config: ViTConfig) -> int:
     """Of the tables that are added to tokens."""
     tables = config.layers if config.position_at == "every_layer" else 1
-    if config.position == "learned":
-        return tables * config.tokens * config.hidden
-    if config.position == "learned2d":
-        return tables * (sum(config.grid) * (config.hidden // 2) + config.prefix_tokens * config.hidden)
-    return 0
+    return tables * POSITION_KINDS[config.position].table_parameters(config)
 
 
 def _vit_flops(config: ViTConfig, padding: bool) -> int:
@@ -123,7 +119,7 @@ def _vit_flops(config: ViTConfig, padding: bool) -> int:
         block = 2 * dense + 4 * tokens * (rows + columns) * width
     else:
         block = dense + 4 * tokens * tokens * width
-    if config.position == "relative":
+    if POSITION_KINDS[config.position].is_in_attention:
         block += 2 * tokens * tokens * width
     patch = 2 * rows * columns * width * config.patch_channels * config.patch_hw[0] * config.patch_hw[1]
     stem = _stem_flops(config.resnet, config.image_hw, padding) if config.resnet else 0

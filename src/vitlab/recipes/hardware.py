@@ -18,7 +18,7 @@ class Hardware:
     Attributes:
         name: as it is usually called.
         memory: bytes.
-        peaks: FLOP/s of dense matrix products by precision; what it does not have is missing.
+        peaks: FLOP/s of dense matrix products by precision; precisions that it lacks are missing.
     """
 
     name: str
@@ -75,7 +75,7 @@ def find(name: str) -> Hardware:
 
 
 def recognise(named: str) -> Hardware | None:
-    """A device by what its driver calls it, such as "NVIDIA H100 80GB HBM3"; none where it is not known."""
+    """A device by what its driver calls it, such as "NVIDIA H100 80GB HBM3"; None if it is unknown."""
     words = set(re.split(r"[^a-z0-9]+", named.lower()))
     fitting = [device for device in DEVICES if _words(device) <= words]
     # "H100 PCIe" is an H100 too, but the longer name says more.

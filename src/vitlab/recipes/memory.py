@@ -10,7 +10,7 @@ from typing import Literal
 
 from vitlab.errors import UserError
 from vitlab.recipes import cost
-from vitlab.recipes.configs import ModelConfig, ResNetConfig, ResNetStem, ViTConfig
+from vitlab.recipes.configs import POSITION_KINDS, ModelConfig, ResNetConfig, ResNetStem, ViTConfig
 
 Precision = Literal["float32", "bfloat16"]
 Optimizer = Literal["adamw", "sgd"]
@@ -29,11 +29,11 @@ class Memory:
     Attributes:
         weights: the parameters, in float32.
         gradients: as large; they come as the activations go, so the peak has not both in full.
-        moments: of the optimizer: two a parameter for AdamW, one for SGD.
+        moments: of the optimizer: two per parameter for AdamW, one for SGD.
         average: Polyak averaging's sums.
         activations: what the backward pass keeps of the images.
         casts: the weights once more in lower precision, or standardised.
-        workspace: what is alive for a moment only.
+        workspace: temporary tensors.
     """
 
     weights: int
@@ -77,9 +77,9 @@ def training_memory(
 
     Args:
         config: the model at the training resolution.
-        batch: images that go through together: the batch of one device, divided by the parts it is cut into.
+        batch: images that go through at once: those of one microbatch on one device.
         precision: of the matrix products; weights, gradients and moments are float32 always.
-        optimizer: AdamW has two moments a parameter, SGD one.
+        optimizer: AdamW has two moments per parameter, SGD one.
         averaging: whether Polyak averages are kept.
         recompute: whether only the blocks' inputs are kept, and the rest is computed again.
     """
@@ -184,7 +184,7 @@ def _kept(config: ModelConfig, sizes: _Sizes) -> tuple[int, int]:
         ends = _root(config.widths[0], config.image_hw, sizes) + last * (sizes.norm + FLOAT32)
         return sum(count * size for count, size in units) + ends, max(size for _, size in units)
     block = _encoder_block(config, sizes)
-    last = _shortened_block(config, sizes) if _is_shortened(config) else block
+    last = _shortened_block(config, sizes) if config.is_last_block_shortened else block
     return (config.layers - 1) * block + last + _before_and_after(config, sizes), block
 
 
@@ -194,11 +194,6 @@ def _kept_recomputed(config: ModelConfig, sizes: _Sizes) -> int:
         maps = sum(unit.count * unit.inputs * unit.in_area for unit in _units(config))
         return maps * sizes.other + _root(config.widths[0], config.image_hw, sizes)
     return config.layers * config.tokens * config.hidden * sizes.other + _before_and_after(config, sizes)
-
-
-def _is_shortened(config: ViTConfig) -> bool:
-    """Whether the last block gives the class token alone: see `VisionTransformer.encode`."""
-    return config.head == "token" and config.position != "relative" and not config.axial
 
 
 def _shortened_block(config: ViTConfig, sizes: _Sizes) -> int:
@@ -213,7 +208,7 @@ def _encoder_block(config: ViTConfig, sizes: _Sizes) -> int:
     if config.dropout:
         numbers += 2 * width + config.mlp  # masks of one byte on a GPU; on the CPU they are float32
     sums = config.heads * FLOAT32  # of each softmax
-    if config.position == "relative":
+    if POSITION_KINDS[config.position].is_in_attention:
         sums += config.heads * tokens * sizes.other  # what is added to the logits
     return (2 if config.axial else 1) * tokens * (numbers + sums)
 
@@ -224,7 +219,7 @@ def _before_and_after(config: ViTConfig, sizes: _Sizes) -> int:
     patches = rows * columns * config.patch_channels * config.patch_hw[0] * config.patch_hw[1] * sizes.product
     stem = _stem(config.resnet, config.image_hw, sizes) if config.resnet else 0
     # The class token is a view, by which all normed tokens are held, unless it is cast to a copy.
-    tokens = 1 if _is_shortened(config) else config.tokens
+    tokens = 1 if config.is_last_block_shortened else config.tokens
     normed = 0 if sizes.copies or config.head == "gap" else tokens * config.hidden * FLOAT32
     return patches + stem + tokens * config.hidden * sizes.norm + normed
 
@@ -270,14 +265,14 @@ def _casts(config: ModelConfig, sizes: _Sizes) -> int:
     if isinstance(config, ResNetConfig):
         head = (config.feature_width + 1) * config.num_classes
         return copies + 2 * FLOAT32 * (count - head)
-    if config.position == "relative":
+    if POSITION_KINDS[config.position].is_in_attention:
         pair = config.hidden // config.heads * sizes.other + 2 * INDEX
         copies += config.layers * config.tokens**2 * pair
     return copies + 2 * FLOAT32 * cost.stem_parameters(config)
 
 
 def _workspace(config: ModelConfig, sizes: _Sizes) -> int:
-    """What is alive of one image for a moment: the widest tensor of a layer, and the tokens or maps beside it."""
+    """Temporary tensors of one image: the widest tensor of a layer, and the tokens or maps beside it."""
     if isinstance(config, ResNetConfig):
         return max(8 * unit.width * unit.in_area for unit in _units(config)) * FLOAT32
     return config.tokens * (config.mlp + config.hidden) * sizes.other

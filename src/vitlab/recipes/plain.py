@@ -1,8 +1,9 @@
 """Better plain ViT-S/16 baselines on ImageNet (Beyer et al. 2022, arXiv 2205.01580)."""
 
+from functools import partial
+
 from vitlab.recipes.augmentation import Augmentation
-from vitlab.recipes.entries import Entry
-from vitlab.recipes.named_data import IMAGENET
+from vitlab.recipes.entries import IMAGENET, Entry, Makers
 from vitlab.recipes.pretrain import AT_224
 from vitlab.recipes.schema import (
     DataConfig,
@@ -46,18 +47,19 @@ def recipe(epochs: int) -> Recipe:
     )
 
 
-def entries() -> tuple[Entry, ...]:
+def entries() -> Makers:
     """The plain S/16: `plain/vit-s16-90ep`, `-150ep`, `-300ep`.
 
     Command: `vitlab pretrain plain/vit-s16-90ep`. Cost: computed. Scores: 76.5, 78.5 and 80.0 % in the report; none is
     measured here.
     """
-    return tuple(
-        Entry(
-            recipe(epochs),
-            images=IMAGENET,
-            expected=f"ImageNet top-1 {top1} %, ReaL {real} %, v2 {v2} % (arXiv 2205.01580); not measured here",
-            chosen="which 1 % of the training images is left out",
-        )
-        for epochs, top1, real, v2 in ROWS
+    return {f"plain/vit-s16-{row[0]}ep": partial(_entry, *row) for row in ROWS}
+
+
+def _entry(epochs: int, top1: float, real: float, v2: float) -> Entry:
+    return Entry(
+        recipe(epochs),
+        images=IMAGENET,
+        expected=f"ImageNet top-1 {top1} %, ReaL {real} %, v2 {v2} % (arXiv 2205.01580); not measured here",
+        chosen="which 1 % of the training images is left out",
     )

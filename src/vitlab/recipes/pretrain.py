@@ -1,10 +1,11 @@
-"""Pretraining: recipes to start from, and every row of the paper's Table 3."""
+"""The paper's pretraining: every row of Table 3."""
+
+from functools import partial
 
 from vitlab.recipes import zoo
 from vitlab.recipes.augmentation import Augmentation
 from vitlab.recipes.configs import ViTConfig
-from vitlab.recipes.entries import Entry, slug
-from vitlab.recipes.named_data import IMAGENET, IMAGENET_21K, JFT
+from vitlab.recipes.entries import IMAGENET, IMAGENET_21K, JFT, Entry, Makers, slug
 from vitlab.recipes.schema import (
     DataConfig,
     ModelSpec,
@@ -39,7 +40,7 @@ JFT_ROWS = (
     ("R50+ViT-L/16", 7, 4e-4, 86.60),
     ("R50+ViT-L/16", 14, 4e-4, 87.12),
 )
-# Model, epochs, top-1 on ImageNet-21k as the maintainers told it, ImageNet top-1 after fine-tuning at 384 (Table 5).
+# Model, epochs, top-1 on ImageNet-21k as its maintainers reported, ImageNet top-1 after fine-tuning at 384 (Table 5).
 # Both scores are of 90 epochs, as far as is known.
 IMAGENET_21K_ROWS = (
     ("ViT-B/16", 90, 47.88, 83.97),
@@ -49,7 +50,7 @@ IMAGENET_21K_ROWS = (
     ("ViT-L/32", 30, None, None),
     ("ViT-L/32", 90, 45.42, 80.99),
 )
-# Model, top-1 after training as the maintainers told it, and after fine-tuning at 384 (Table 5).
+# Model, top-1 after training as the maintainers reported it, and after fine-tuning at 384 (Table 5).
 IMAGENET_ROWS = (
     ("ViT-B/16", 74.79, 77.91),
     ("ViT-B/32", 69.19, 73.38),
@@ -60,82 +61,22 @@ HEAD = "the last layer's bias starts at -10, as in the authors' code; the loss h
 FROM_SCRATCH = "sigmoid loss, bias of the last layer -6.9 and no label smoothing (the paper does not say)"
 
 
-def demo_upstream() -> Recipe:
-    """The first half of `vitlab demo`: a small ViT on the bundled Fashion-MNIST sample.
-
-    Command: `vitlab pretrain demo-upstream`. Score: see benchmarks/results/demo.json.
-    """
-    return Recipe(
-        name="demo-upstream",
-        about="a small ViT from scratch on the bundled Fashion-MNIST sample",
-        epochs=13,
-        batch_size=96,
-        # Patches of 7 pixels and small shifts: in a thousand updates a small ViT cannot learn to undo large ones.
-        model=ModelSpec(name="ViT-Ti/7", image_size=28, options=dict(hidden=128, layers=4, heads=4, mlp=256)),
-        data=DataConfig(source="fashion-mnist"),
-        preprocessing=PreprocessingConfig(mean=(0.286,) * 3, std=(0.353,) * 3),
-        augmentation=Augmentation(crop="pad", pad=1, flip=True),
-        optimizer=OptimizerConfig(learning_rate=1e-3, weight_decay=0.05, clip_norm=1.0),
-        schedule=ScheduleConfig(decay="cosine", warmup_steps=60),
-    )
-
-
-def fashion_mnist() -> Recipe:
-    """A small ViT on the whole Fashion-MNIST (60,000 images; Debian's package dataset-fashion-mnist).
-
-    It suits two cores: 145,000 parameters and 17 tokens. Shape and learning rate were chosen on a tenth of the training
-    images, held out. Command: `vitlab pretrain fashion-mnist`. Score: see benchmarks/results/fashion_mnist.json.
-    """
-    return Recipe(
-        name="fashion-mnist",
-        about="a small ViT from scratch on the whole Fashion-MNIST",
-        epochs=5,
-        batch_size=96,
-        checkpoint_every=1000,
-        model=ModelSpec(name="ViT-Ti/7", image_size=28, options=dict(hidden=64, layers=4, heads=2, mlp=128)),
-        data=DataConfig(source="fashion-mnist-full"),
-        preprocessing=PreprocessingConfig(mean=(0.286,) * 3, std=(0.353,) * 3),
-        augmentation=Augmentation(crop="pad", pad=1, flip=True),
-        optimizer=OptimizerConfig(learning_rate=3e-3, weight_decay=0.05, clip_norm=1.0),
-        schedule=ScheduleConfig(decay="cosine", warmup_steps=60),
-    )
-
-
-def scratch() -> Recipe:
-    """A ViT-S/16 from scratch on any image folder: a start to change with `--set`.
-
-    Command: `vitlab pretrain scratch --data FOLDER`. Score: not measured.
-    """
-    return Recipe(
-        name="scratch",
-        about="a ViT-S/16 from scratch on any data",
-        epochs=90,
-        batch_size=256,
-        evaluate_every=500,
-        model=ModelSpec(name="ViT-S/16", image_size=224),
-        augmentation=Augmentation(crop="inception", flip=True),
-        optimizer=OptimizerConfig(learning_rate=1e-3, weight_decay=0.1, clip_norm=1.0),
-        schedule=ScheduleConfig(decay="cosine", warmup_steps=500),
-    )
-
-
-def starts() -> tuple[Entry, ...]:
-    """The recipes above, which run on small machines."""
-    return (
-        Entry(demo_upstream(), images=6_000, expected="see benchmarks/results/demo.json"),
-        Entry(fashion_mnist(), images=60_000, expected="see benchmarks/results/fashion_mnist.json"),
-        Entry(scratch()),
-    )
-
-
-def table3() -> tuple[Entry, ...]:
+def table3() -> Makers:
     """Every row of Table 3: `table3/MODEL-DATA-EPOCHSep`, where DATA is jft, i21k or imagenet.
 
     Command: `vitlab pretrain table3/vit-b16-jft-7ep --data SOURCE`. Cost: computed, see `vitlab recipes show NAME`.
     Scores: columns of the rows above, from Tables 5 and 6 and issue 62 of the authors' repository; none is measured
     here.
     """
-    return (*_on_jft(), *_on_imagenet_21k(), *_on_imagenet())
+    return {
+        **{_name(row[0], "jft", row[1]): partial(_on_jft, *row) for row in JFT_ROWS},
+        **{_name(row[0], "i21k", row[1]): partial(_on_imagenet_21k, *row) for row in IMAGENET_21K_ROWS},
+        **{_name(row[0], "imagenet", 300): partial(_on_imagenet, *row) for row in IMAGENET_ROWS},
+    }
+
+
+def _name(model: str, data: str, epochs: int) -> str:
+    return f"table3/{slug(model)}-{data}-{epochs}ep"
 
 
 def large_scale(name: str, about: str, model: ModelSpec, epochs: float) -> Recipe:
@@ -167,7 +108,7 @@ def _table3(model: str, data: str, title: str, epochs: int, dropout: float) -> R
         if dropout:
             options["dropout"] = dropout
     return large_scale(
-        f"table3/{slug(model)}-{data}-{epochs}ep",
+        _name(model, data, epochs),
         f"{model} on {title}, {epochs} epochs (Table 3)",
         ModelSpec(name=model, image_size=224, options=options),
         epochs,
@@ -175,50 +116,41 @@ def _table3(model: str, data: str, title: str, epochs: int, dropout: float) -> R
 
 
 def _with_rate(recipe: Recipe, rate: float, weight_decay: float, clip_norm: float = 0.0) -> Recipe:
-    part = OptimizerConfig(learning_rate=rate, weight_decay=weight_decay, clip_norm=clip_norm)
-    return recipe.model_copy(update={"optimizer": part})
+    optimizer = OptimizerConfig(learning_rate=rate, weight_decay=weight_decay, clip_norm=clip_norm)
+    return recipe.model_copy(update={"optimizer": optimizer})
 
 
-def _on_jft() -> tuple[Entry, ...]:
-    return tuple(
-        Entry(
-            _with_rate(_table3(model, "jft", "JFT-300M", epochs, 0.0), rate, 0.1),
-            images=JFT,
-            expected=f"ImageNet {score:.2f} % when fine-tuned (Table 6); not measured here",
-            chosen=HEAD,
-        )
-        for model, epochs, rate, score in JFT_ROWS
+def _on_jft(model: str, epochs: int, rate: float, score: float) -> Entry:
+    return Entry(
+        _with_rate(_table3(model, "jft", "JFT-300M", epochs, 0.0), rate, 0.1),
+        images=JFT,
+        expected=f"ImageNet {score:.2f} % when fine-tuned (Table 6); not measured here",
+        chosen=HEAD,
     )
 
 
-def _on_imagenet_21k() -> tuple[Entry, ...]:
-    entries = []
-    for model, epochs, upstream, score in IMAGENET_21K_ROWS:
-        recipe = _with_rate(_table3(model, "i21k", "ImageNet-21k", epochs, 0.1), 1e-3, 0.03)
-        recipe = recipe.model_copy(update={"data": DataConfig(source="imagenet-21k")})
-        expected = "not published apart; not measured here"
-        if upstream is not None:
-            expected = (
-                f"ImageNet-21k {upstream:.2f} % (authors' issue 62), ImageNet {score:.2f} % when fine-tuned (Table 5); "
-                "not measured here"
-            )
-        entries.append(Entry(recipe, images=IMAGENET_21K, expected=expected, chosen=HEAD))
-    return tuple(entries)
-
-
-def _on_imagenet() -> tuple[Entry, ...]:
-    entries = []
-    for model, upstream, score in IMAGENET_ROWS:
-        recipe = _with_rate(_table3(model, "imagenet", "ImageNet", 300, 0.1), 3e-3, 0.3, clip_norm=1.0)
-        recipe = recipe.model_copy(
-            update={
-                "data": DataConfig(source="imagenet"),
-                "objective": ObjectiveConfig(loss="sigmoid", head_bias=-6.9),
-                "schedule": ScheduleConfig(decay="cosine", warmup_steps=10_000),
-            }
-        )
+def _on_imagenet_21k(model: str, epochs: int, upstream: float | None, score: float | None) -> Entry:
+    recipe = _with_rate(_table3(model, "i21k", "ImageNet-21k", epochs, 0.1), 1e-3, 0.03)
+    recipe = recipe.model_copy(update={"data": DataConfig(source="imagenet-21k")})
+    expected = "not published separately; not measured here"
+    if upstream is not None:
         expected = (
-            f"ImageNet {upstream:.2f} % (authors' issue 62), {score:.2f} % when fine-tuned (Table 5); not measured here"
+            f"ImageNet-21k {upstream:.2f} % (authors' issue 62), ImageNet {score:.2f} % when fine-tuned (Table 5); "
+            "not measured here"
         )
-        entries.append(Entry(recipe, images=IMAGENET, expected=expected, chosen=FROM_SCRATCH))
-    return tuple(entries)
+    return Entry(recipe, images=IMAGENET_21K, expected=expected, chosen=HEAD)
+
+
+def _on_imagenet(model: str, upstream: float, score: float) -> Entry:
+    recipe = _with_rate(_table3(model, "imagenet", "ImageNet", 300, 0.1), 3e-3, 0.3, clip_norm=1.0)
+    recipe = recipe.model_copy(
+        update={
+            "data": DataConfig(source="imagenet"),
+            "objective": ObjectiveConfig(loss="sigmoid", head_bias=-6.9),
+            "schedule": ScheduleConfig(decay="cosine", warmup_steps=10_000),
+        }
+    )
+    expected = (
+        f"ImageNet {upstream:.2f} % (authors' issue 62), {score:.2f} % when fine-tuned (Table 5); not measured here"
+    )
+    return Entry(recipe, images=IMAGENET, expected=expected, chosen=FROM_SCRATCH)

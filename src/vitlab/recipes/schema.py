@@ -8,9 +8,8 @@ import tomli_w
 from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, ValidationError, model_validator
 
 from vitlab.errors import UserError, unknown_name
-from vitlab.recipes.augmentation import Augmentation
-from vitlab.recipes.preprocessing import Interpolation, Resize
-from vitlab.recipes.renamed_keys import print_renamed, renamed_assignments, renamed_values
+from vitlab.recipes.preprocessing import Augmentation, Interpolation, Resize
+from vitlab.recipes.validation import one_line_of_recipe, print_renamed, renamed_assignments, renamed_values
 
 OptionValue = bool | int | float | str | list[int]
 Positive = Annotated[int, Field(gt=0)]
@@ -28,7 +27,7 @@ class ModelSpec(Section):
 
     Attributes:
         name: a name of the zoo, such as "ViT-B/16"; not used where weights are given (`init_from`).
-        image_size: height and width of the input, or one number for both; none keeps what the weights were made for.
+        image_size: height and width of the input, or one number for both; None keeps that of the weights.
         options: fields of the configuration to set, such as {"layers": 6, "dropout": 0.1}.
     """
 
@@ -47,9 +46,9 @@ class DataConfig(Section):
         bad_images: "refuse" ends training at an image that cannot be read; "skip" leaves it out and counts it, and puts
             nothing in its place.
         exclude: a list of training images to leave out, as `vitlab dedup` writes it.
-        order: "global" shuffles over the whole data set; "shards" reads whole shards in a shuffled order and shuffles
+        order: "global" shuffles over the whole data set; "shards" reads full shards in a shuffled order and shuffles
             within a few of them at a time, which object storage prefers.
-        workers: decoding threads; none takes one a processor, or 0 where images are light and a small model has lanes.
+        workers: decoding threads. None: one per processor, or 0 for in-memory images beside thread replicas.
     """
 
     source: str = ""
@@ -61,7 +60,7 @@ class DataConfig(Section):
 
 
 class PreprocessingConfig(Section):
-    """How images are brought to the model's input size; mean and std of none are those of the weights."""
+    """How images are brought to the model's input size; None for mean and std keeps those of the weights."""
 
     resize: Resize = "square"
     crop: float = Field(1.0, gt=0, le=1)
@@ -90,10 +89,10 @@ class OptimizerConfig(Section):
 
 
 class ScheduleConfig(Section):
-    """How the learning rate goes: a linear warm-up times a decay (paper: Tables 3 and 4).
+    """The learning rate: a linear warm-up times a decay (paper: Tables 3 and 4).
 
     Attributes:
-        decay: "staircase" multiplies by `factor` at every one of `milestones`, shares of the whole run, as
+        decay: "staircase" multiplies by `factor` at every one of `milestones`, shares of the complete run, as
             BiT-HyperRule does.
         end_learning_rate: where linear and cosine end.
     """
@@ -194,7 +193,7 @@ class Recipe(Section):
         epochs: passes over the training set.
         batch_size: images per update, over all devices.
         averaging: Polyak averaging's decay per step, 0 for none; the averaged weights are evaluated and saved.
-        init_from: weights to start from (a run, a file, a folder); the head starts anew at zero.
+        init_from: weights to start from (a run, a file, a folder); the head starts at zero.
         evaluate_every, checkpoint_every, log_every: steps between; 0 is only at the end.
         log: where the numbers of metrics.jsonl go as well.
     """
@@ -245,7 +244,7 @@ class Recipe(Section):
         return self
 
     def total_steps(self, images: int) -> int:
-        """Updates of the whole run over a training set of `images` images."""
+        """Updates of the complete run over a training set of `images` images."""
         if self.steps is not None:
             return self.steps
         assert self.epochs is not None
@@ -317,7 +316,8 @@ def _assign(values: dict[str, Any], path: str, value: Any) -> None:
     for parent in parents:
         inside = inside.get(parent) if isinstance(inside, dict) else None
     free_form = parents == ["model", "options"]
-    if not isinstance(inside, dict) or (last not in inside and not free_form) or isinstance(inside.get(last), dict):
+    is_section = isinstance(inside, dict) and isinstance(inside.get(last), dict) and path != "model.options"
+    if not isinstance(inside, dict) or (last not in inside and not free_form) or is_section:
         raise unknown_name("key", path, key_paths(), listing="`vitlab recipes show NAME` lists the keys of a recipe")
     inside[last] = value
     if path in ("steps", "epochs"):
@@ -335,7 +335,7 @@ def _validated(values: Mapping[str, Any], where: str) -> Recipe:
     try:
         return Recipe.model_validate(values)
     except ValidationError as error:
-        raise _one_line(error, where) from None
+        raise one_line_of_recipe(error, where, key_paths()) from None
 
 
 def _toml_value(text: str) -> Any:
@@ -352,17 +352,3 @@ def _leaf_paths(part: type[BaseModel], prefix: str) -> Iterable[str]:
             yield from _leaf_paths(inner, f"{prefix}{name}.")
         else:
             yield f"{prefix}{name}"
-
-
-def _one_line(error: ValidationError, where: str) -> UserError:
-    first = error.errors()[0]
-    path = ".".join(str(piece) for piece in first["loc"])
-    if first["type"] == "extra_forbidden":
-        listing = "`vitlab recipes show NAME` lists the keys of a recipe"
-        message = unknown_name("key", path, key_paths(), listing=listing)
-        return UserError(f"{where}: {message}")
-    if isinstance(first.get("ctx", {}).get("error"), UserError):
-        return UserError(f"{where}: {first['ctx']['error']}")  # it names its key by itself
-    reason = first["msg"].removeprefix("Value error, ")
-    given = f" (given: {first['input']!r})"[:200] if path else ""
-    return UserError(f"{where}: {path or 'recipe'}: {reason}{given}")

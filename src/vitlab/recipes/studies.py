@@ -1,11 +1,14 @@
 """Grids of recipes: the paper's ablations, and learning rates that are tried before a result counts. Values only."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 
 from vitlab.errors import unknown_name
-from vitlab.recipes import augreg, bit, entries, plain, pretrain, transfer
+from vitlab.recipes import augreg, bit, library, plain, transfer
 from vitlab.recipes.augmentation import AUGREG, Augmentation
+from vitlab.recipes.entries import NOT_MEASURED, Entry
+from vitlab.recipes.library import load_recipe
 from vitlab.recipes.schema import (
     DataConfig,
     EarlyStoppingConfig,
@@ -23,8 +26,8 @@ THREE_SEEDS = (0, 1, 2)  # the paper's mean and deviation are of three runs
 class Sweep:
     """Which learning rates a recipe is tried with, and how what comes out is measured (paper: section 4.1, B.1.1).
 
-    Each rate trains without the development split and is judged on it; the best one then trains on all of train, once
-    for each seed, and is judged on test.
+    Each rate trains without the development split and is evaluated on it; the best one then trains on all training
+    images, once per seed, and is evaluated on the test images.
 
     Attributes:
         recipe: all other choices.
@@ -50,7 +53,7 @@ class Sweep:
 
 
 @dataclass(frozen=True)
-class Row:
+class StudyRow:
     """One line of a study: a sweep, and what the source reports for it ("" where it has no number)."""
 
     name: str
@@ -73,7 +76,7 @@ class Study:
 
     name: str
     about: str
-    rows: tuple[Row, ...]
+    rows: tuple[StudyRow, ...]
     published_is: str = ""
     verb: str = "pretrain"
     averaged: bool = False
@@ -84,7 +87,7 @@ def positions() -> Study:
 
     The paper's numbers are ImageNet 5-shot accuracy.
     """
-    base = _base("table3/vit-b16-jft-7ep")
+    base = load_recipe("table3/vit-b16-jft-7ep")
     table = (
         ("none", "input", 0.61382),
         *(("learned", at, score) for at, score in _places(0.64206, 0.63964, 0.64292)),
@@ -108,7 +111,7 @@ def shapes() -> Study:
     The base has 8 layers, width 1024, MLP width 2048 and patches of 32 pixels.
     """
     shape: dict[str, OptionValue] = {"layers": 8, "hidden": 1024, "mlp": 2048, "heads": 16, "representation": 1024}
-    start = _base("table3/vit-b32-jft-7ep")
+    start = load_recipe("table3/vit-b32-jft-7ep")
     base = start.model_copy(update={"model": ModelSpec(name="ViT-B/32", image_size=224, options=shape)})
     rows = [_row("base", base)]
     rows += [_row(f"layers-{count}", _with_options(base, layers=count)) for count in (1, 2, 4, 16, 32, 64)]
@@ -134,7 +137,7 @@ def optimizers() -> Study:
     """
     rows = []
     for model, adam, sgd in (("r50x1", 77.54, 78.24), ("r152x2", 84.97, 84.37)):
-        base = _base(f"table3/{model}-jft-7ep")
+        base = load_recipe(f"table3/{model}-jft-7ep")
         rows.append(_row(f"{model}-adam", base, f"{adam}"))
         rows.append(_row(f"{model}-sgd", base.model_copy(update={"optimizer": bit.sgd()}), f"{sgd}"))
     return Study("table7", "Adam or SGD (Table 7)", tuple(rows), "ImageNet top-1 after fine-tuning")
@@ -146,15 +149,15 @@ def subsets() -> Study:
     The paper's numbers are ImageNet 5-shot accuracy, drawn only. "ViT-b" is ViT-B with half the width of everything.
     """
     halved: dict[str, OptionValue] = {"hidden": 384, "mlp": 1536, "heads": 6, "representation": 384}
-    vit_b32 = _base("table3/vit-b32-jft-7ep")
+    vit_b32 = load_recipe("table3/vit-b32-jft-7ep")
     models = {
         "vit-b32": vit_b32,
         "vit-b32-halved": _with_options(vit_b32, **halved),
-        "vit-b16": _base("table3/vit-b16-jft-7ep"),
-        "vit-l32": _base("table3/vit-l32-jft-7ep"),
-        "vit-l16": _base("table3/vit-l16-jft-7ep"),
-        "r50x1": _base("table3/r50x1-jft-7ep"),
-        "r152x2": _base("table3/r152x2-jft-7ep"),
+        "vit-b16": load_recipe("table3/vit-b16-jft-7ep"),
+        "vit-l32": load_recipe("table3/vit-l32-jft-7ep"),
+        "vit-l16": load_recipe("table3/vit-l16-jft-7ep"),
+        "r50x1": load_recipe("table3/r50x1-jft-7ep"),
+        "r152x2": load_recipe("table3/r152x2-jft-7ep"),
     }
     stopping = {"validation": ValidationConfig(share=0.01), "early_stopping": EarlyStoppingConfig(patience=5)}
     rows = [
@@ -173,7 +176,7 @@ def heads() -> Study:
 
     The paper's numbers are ImageNet 5-shot accuracy, drawn only.
     """
-    base = _base("table3/vit-b16-jft-7ep")
+    base = load_recipe("table3/vit-b16-jft-7ep")
     rows = (
         _row("token-8e-4", base),
         _row("gap-8e-4", _with_options(base, head="gap")),
@@ -203,39 +206,42 @@ def plain_s16() -> Study:
     return Study("plain", "a plain ViT-S/16 without each of its parts (arXiv 2205.01580)", rows, "ImageNet top-1")
 
 
-def augreg_grids() -> tuple[Study, ...]:
-    """AugReg: 7 augmentations, each with 2 weight decays, with and without dropout and stochastic depth."""
-    return tuple(
-        Study(
-            f"augreg/{data}",
-            f"28 ways to augment and regularise, {title}, {epochs} epochs (AugReg)",
-            tuple(
-                _row(f"{name}-wd{decay}-do{rate}", augreg.recipe(data, name, decay, rate), seeds=(0,))
-                for name in AUGREG
-                for decay in augreg.WEIGHT_DECAYS
-                for rate in augreg.REGULARISATIONS
-            ),
-        )
-        for data, _, title, epochs, _, _ in augreg.DATA
+def augreg_grid(data: str, title: str, epochs: int) -> Study:
+    """AugReg: 7 augmentations, each with 2 weight decays, with and without dropout and stochastic depth.
+
+    Args:
+        data: a name of `augreg.DATA`.
+        title: of the data.
+        epochs: of each run.
+    """
+    return Study(
+        f"augreg/{data}",
+        f"28 ways to augment and regularise, {title}, {epochs} epochs (AugReg)",
+        tuple(
+            _row(f"{name}-wd{decay}-do{rate}", augreg.recipe(data, name, decay, rate), seeds=(0,))
+            for name in AUGREG
+            for decay in augreg.WEIGHT_DECAYS
+            for rate in augreg.REGULARISATIONS
+        ),
     )
 
 
-def transfers() -> tuple[Study, ...]:
-    """Table 4's and AugReg's fine-tuning with all their learning rates, three runs each."""
-    recipes = {entry.name: entry for entry in (*transfer.table4(), *augreg.transfer_runs())}
-    grids: dict[str, tuple[tuple[float, ...], float]]
-    grids = {f"table4/{row[0]}": (row[3], row[5]) for row in transfer.TABLE_4}
-    grids |= {f"augreg/to-{row[0]}": (row[6], 0.1) for row in augreg.TRANSFERS}
-    found = []
-    for name, (rates, dev_share) in grids.items():
-        entry = recipes[name]
-        row = Row("best rate", Sweep(entry.recipe, rates, dev_share=dev_share), _published(entry))
-        found.append(Study(name, f"{entry.recipe.about}: all learning rates", (row,), verb="finetune"))
-    return tuple(found)
+def transfer_grid(name: str, rates: tuple[float, ...], dev_share: float) -> Study:
+    """A fine-tuning of Table 4 or of AugReg with all its learning rates, three runs.
+
+    Args:
+        name: of the recipe.
+        rates: that its publication tries.
+        dev_share: of the training images that they are tried on.
+    """
+    entry = library.entry(name)
+    assert entry is not None
+    row = StudyRow("best rate", Sweep(entry.recipe, rates, dev_share=dev_share), _published(entry))
+    return Study(name, f"{entry.recipe.about}: all learning rates", (row,), verb="finetune")
 
 
-def _published(entry: entries.Entry) -> str:
-    return "" if entry.expected == entries.NOT_MEASURED else entry.expected.removesuffix("; not measured here")
+def _published(entry: Entry) -> str:
+    return "" if entry.expected == NOT_MEASURED else entry.expected.removesuffix("; not measured here")
 
 
 def vtab() -> Study:
@@ -243,47 +249,51 @@ def vtab() -> Study:
 
     The paper's numbers are of ViT-L/16 from ImageNet-21k (Table 9).
     """
-    scores = zip(transfer.vtab_tasks(), transfer.TABLE_9, strict=True)
-    rows = tuple(_row(entry.name, entry.recipe, f"{score:.1f}") for entry, score in scores)
+    scores = zip(transfer.vtab_tasks().items(), transfer.TABLE_9, strict=True)
+    rows = tuple(_row(name, make().recipe, f"{score:.1f}") for (name, make), score in scores)
     return Study("vtab", "VTAB's 19 tasks (Table 4)", rows, "ViT-L/16 from ImageNet-21k (Table 9)", "finetune", True)
 
 
 def demo_rates() -> Study:
     """Three learning rates for the demo's model on the bundled Fashion-MNIST: some minutes on two cores."""
-    recipe = _base("demo-upstream")
-    rows = (Row("best rate", Sweep(recipe, (3e-4, 1e-3, 3e-3))),)
+    recipe = load_recipe("demo-upstream")
+    rows = (StudyRow("best rate", Sweep(recipe, (3e-4, 1e-3, 3e-3))),)
     return Study("demo-upstream", "learning rates of the demo's model, on bundled images", rows)
 
 
-_SINGLE: tuple[Callable[[], Study], ...] = (
-    demo_rates, positions, shapes, optimizers, subsets, heads, plain_s16, vtab,
-)  # fmt: skip
+STUDIES: Mapping[str, Callable[[], Study]] = {
+    "demo-upstream": demo_rates,
+    "table8": positions,
+    "fig8": shapes,
+    "table7": optimizers,
+    "fig4": subsets,
+    "fig9": heads,
+    "plain": plain_s16,
+    "vtab": vtab,
+    **{f"augreg/{row[0]}": partial(augreg_grid, row[0], row[2], row[3]) for row in augreg.DATA},
+    **{f"table4/{row[0]}": partial(transfer_grid, f"table4/{row[0]}", row[3], row[5]) for row in transfer.TABLE_4},
+    **{f"augreg/to-{row[0]}": partial(transfer_grid, f"augreg/to-{row[0]}", row[6], 0.1) for row in augreg.TRANSFERS},
+}
 
 
 def all_studies() -> list[Study]:
     """Every study that has a name."""
-    return [*(make() for make in _SINGLE), *augreg_grids(), *transfers()]
+    return [make() for make in STUDIES.values()]
 
 
 def find(name: str) -> Study:
-    """The study of that name.
+    """The study of that name; no other one is made.
 
     Raises:
         UserError: there is none.
     """
-    found = {study.name: study for study in all_studies()}
-    if name not in found:
-        raise unknown_name("study", name, list(found), listing="`vitlab study` lists them")
-    return found[name]
+    if name not in STUDIES:
+        raise unknown_name("study", name, list(STUDIES), listing="`vitlab study` lists them")
+    return STUDIES[name]()
 
 
-def _row(name: str, recipe: Recipe, published: str = "", seeds: tuple[int, ...] = THREE_SEEDS) -> Row:
-    return Row(name, Sweep(recipe, seeds=seeds), published)
-
-
-def _base(name: str) -> Recipe:
-    known = (*pretrain.starts(), *pretrain.table3())
-    return next(entry.recipe for entry in known if entry.name == name)
+def _row(name: str, recipe: Recipe, published: str = "", seeds: tuple[int, ...] = THREE_SEEDS) -> StudyRow:
+    return StudyRow(name, Sweep(recipe, seeds=seeds), published)
 
 
 def _with_options(recipe: Recipe, **options: OptionValue) -> Recipe:

@@ -1,12 +1,13 @@
-"""Fine-tuning: the same loop, started from weights (`init_from`); every row of the paper's Table 4, and VTAB."""
+"""The paper's fine-tuning: every row of Table 4, and VTAB. It is training that starts from weights (`init_from`)."""
+
+from functools import partial
 
 from vitlab.recipes import vtab
 from vitlab.recipes.augmentation import Augmentation
-from vitlab.recipes.entries import NOT_MEASURED, Entry
+from vitlab.recipes.entries import Entry, Makers
 from vitlab.recipes.schema import (
     DataConfig,
     ModelSpec,
-    ObjectiveConfig,
     OptimizerConfig,
     Recipe,
     ScaleConfig,
@@ -39,61 +40,17 @@ CHOSEN = (
 )
 
 
-def demo_downstream() -> Recipe:
-    """The second half of `vitlab demo`: the upstream model on digits, at a higher resolution, averaged.
-
-    Command: `vitlab finetune runs/demo/upstream --recipe demo-downstream`. Score: see benchmarks/results/demo.json.
-    """
-    return Recipe(
-        name="demo-downstream",
-        about="the upstream model on handwritten digits at a higher resolution, with Polyak averaging",
-        steps=800,
-        batch_size=64,
-        averaging=0.98,
-        model=ModelSpec(image_size=35),
-        data=DataConfig(source="digits"),
-        augmentation=Augmentation(crop="inception", area=(0.7, 1.0), flip=False),
-        objective=ObjectiveConfig(label_smoothing=0.1),
-        optimizer=OptimizerConfig(learning_rate=1.5e-3, weight_decay=0.1, clip_norm=1.0),
-        schedule=ScheduleConfig(decay="cosine", warmup_steps=60),
-    )
-
-
-def finetune() -> Recipe:
-    """Any model on any image folder: a calm start that suits small data sets.
-
-    Command: `vitlab finetune MODEL --data FOLDER`. Cost and score depend on model and data; not measured.
-    """
-    return Recipe(
-        name="finetune",
-        about="any model on any labelled images; the default of `vitlab finetune`",
-        steps=300,
-        batch_size=32,
-        averaging=0.98,
-        evaluate_every=100,
-        checkpoint_every=100,
-        augmentation=Augmentation(crop="inception", area=(0.35, 1.0), flip=True),
-        optimizer=OptimizerConfig(learning_rate=3e-4, weight_decay=0.0, clip_norm=1.0),
-        schedule=ScheduleConfig(decay="cosine", warmup_steps=30),
-    )
-
-
-def starts() -> tuple[Entry, ...]:
-    """The recipes above, which run on small machines."""
-    return (
-        Entry(demo_downstream(), verb="finetune", expected="see benchmarks/results/demo.json"),
-        Entry(finetune(), verb="finetune", expected=NOT_MEASURED),
-    )
-
-
-def table4() -> tuple[Entry, ...]:
+def table4() -> Makers:
     """Every row of Table 4: `table4/DATA`, and Table 2's `table4/imagenet-512` and `table4/imagenet-518`.
 
     Command: `vitlab finetune MODEL --recipe table4/cifar10`. The learning rate is one of the paper's grid;
-    `vitlab study table4/cifar10` tries the whole grid as the paper does. Cost: computed for ViT-B/16, see
+    `vitlab study table4/cifar10` tries the complete grid as the paper does. Cost: computed for ViT-B/16, see
     `vitlab recipes show NAME`. Scores: Tables 2 and 5; none is measured here.
     """
-    return (*(_row(*row) for row in TABLE_4), *(_larger(*row) for row in TABLE_2_IMAGENET))
+    return {
+        **{f"table4/{row[0]}": partial(_table4, *row) for row in TABLE_4},
+        **{f"table4/imagenet-{row[0]}": partial(_larger, *row) for row in TABLE_2_IMAGENET},
+    }
 
 
 def paper_finetuning(name: str, about: str, source: str, steps: int, rate: float) -> Recipe:
@@ -116,7 +73,7 @@ def paper_finetuning(name: str, about: str, source: str, steps: int, rate: float
     )
 
 
-def _row(
+def _table4(
     source: str,
     title: str,
     steps: int,
@@ -142,14 +99,15 @@ def _larger(size: int, model: str, scores: str) -> Entry:
     return Entry(recipe, "finetune", 1_281_167, expected, f"{CHOSEN}; this rate of the grid")
 
 
-def vtab_tasks() -> tuple[Entry, ...]:
+def vtab_tasks() -> Makers:
     """VTAB's 19 tasks: `vtab/TASK`, 2,500 steps at learning rate 0.01 on 1,000 images at 384 pixels (Table 4).
 
     BiT's appendix F exempts some tasks from mirroring and some from random crops; see `vtab.TASKS`.
     Command: `vitlab finetune MODEL --recipe vtab/dtd`; `vitlab study vtab` does all. Cost: computed for ViT-B/16.
     Scores: Table 9 for ViT-L/16 from ImageNet-21k, 72.7 % on average; none is measured here.
     """
-    return tuple(_task(task, score) for task, score in zip(vtab.TASKS, TABLE_9, strict=True))
+    scores = zip(vtab.TASKS, TABLE_9, strict=True)
+    return {f"vtab/{task.name}": partial(_task, task, score) for task, score in scores}
 
 
 def _task(task: vtab.VtabTask, score: float) -> Entry:

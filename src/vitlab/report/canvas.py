@@ -1,6 +1,6 @@
-"""Paper to draw on: matplotlib figures with a quiet look of their own, and their way into a folder.
+"""The canvas of all figures: matplotlib figures in one style, and how they are saved.
 
-Pictures have a light panel of their own, so that they look the same on light and dark pages, and are narrow,
+Figures have a light background of their own, so that they look the same on light and dark pages, and are narrow,
 so that their text is legible at the width of a phone. Only matplotlib's objects are used, none of its global
 state.
 """
@@ -23,25 +23,25 @@ from vitlab import files
 from vitlab.report.content import FigureEntry
 
 PANEL, INK, QUIET, FAINT = "#f6f5f1", "#26262b", "#66666c", "#a3a3a8"
-BLUE, GREY = "#0072b2", "#a9a9a4"  # told apart with any colour vision
+BLUE, GREY = "#0072b2", "#a9a9a4"  # distinguishable with any colour vision
 WIDTH = 4.8  # inches; a phone shows 1 inch as about 75 CSS pixels
 MARGIN = 0.2
 DPI = 200
 FONT = 11
-MOST_IN_JSON = 10_000  # numbers of an array; larger ones stand in numbers.npz alone
+MOST_IN_JSON = 10_000  # elements of an array; larger arrays are in numbers.npz only
 
 
 @dataclass(frozen=True)
 class Drawing:
-    """A figure as drawn, with its words.
+    """A drawn figure with its texts.
 
     Attributes:
-        name: of the file, without its ending.
-        title: what it is.
+        name: of the file, without its suffix.
+        title: what the figure is.
         caption: what is shown and what to look for.
-        alt: the picture in words.
-        figure: matplotlib's.
-        numbers: what is drawn, as arrays by name.
+        alt: the figure in words.
+        figure: the matplotlib figure.
+        numbers: the drawn values, as arrays by name.
     """
 
     name: str
@@ -60,7 +60,7 @@ def new_figure(height: float) -> Figure:
 
 
 def add_axes(figure: Figure, left: float, bottom: float, width: float, height: float) -> Any:
-    """Axes at a place of the panel in inches from its lower left corner, with quiet lines."""
+    """Axes with subdued lines at a position in inches from the lower left corner of the panel."""
     total_width, total_height = figure.get_size_inches()
     place = (left / total_width, bottom / total_height, width / total_width, height / total_height)
     axes = figure.add_axes(place, facecolor=PANEL)
@@ -73,22 +73,35 @@ def add_axes(figure: Figure, left: float, bottom: float, width: float, height: f
 
 
 def add_picture(figure: Figure, image: Any, left: float, bottom: float, width: float, height: float) -> None:
-    """A picture without axes at a place in inches; small pictures keep their pixels sharp."""
+    """A picture without axes at a position in inches; small pictures keep their pixels sharp."""
     axes = add_axes(figure, left, bottom, width, height)
     axes.set_axis_off()
     sharp = max(image.shape[:2]) < 128
     axes.imshow(image, interpolation="nearest" if sharp else "antialiased", aspect="auto")
 
 
+def add_fitted_picture(figure: Figure, image: Any, left: float, bottom: float, size: float) -> None:
+    """A picture in the middle of a square at a position in inches; its longer side fills the square."""
+    height, width = image.shape[:2]
+    scale = size / max(height, width)
+    centred_left, centred_bottom = left + (size - scale * width) / 2, bottom + (size - scale * height) / 2
+    add_picture(figure, image, centred_left, centred_bottom, scale * width, scale * height)
+
+
+def evenly_spaced(count: int, most: int) -> list[int]:
+    """At most `most` of the numbers below `count`, evenly spaced from the first to the last."""
+    return [round(place) for place in np.linspace(0, count - 1, min(count, most)).tolist()]
+
+
 def write(figure: Figure, text: str, left: float, bottom: float, **style: Any) -> None:
-    """Text at a place in inches, taken literally: no character of it is a formula."""
+    """Text at a position in inches, drawn literally: nothing in it is a formula."""
     total_width, total_height = figure.get_size_inches()
-    given: dict[str, Any] = {"fontsize": FONT, "color": INK, "parse_math": False} | style
-    figure.text(left / total_width, bottom / total_height, text, **given)
+    defaults: dict[str, Any] = {"fontsize": FONT, "color": INK, "parse_math": False} | style
+    figure.text(left / total_width, bottom / total_height, text, **defaults)
 
 
 def one_line(text: str, length: int) -> str:
-    """Text from outside as one line of at most `length` characters, without control characters."""
+    """Untrusted text as one line of at most `length` characters, without control characters."""
     visible = "".join(" " if unicodedata.category(letter)[0] in "ZC" else letter for letter in text)
     words = " ".join(visible.split())
     return words if len(words) <= length else words[: length - 1].rstrip() + "…"
@@ -98,12 +111,12 @@ def save(drawings: Sequence[Drawing], skipped: Sequence[FigureEntry], out: Path)
     """Write the drawings as PNG and SVG into the folder `out`, with figures.json and their numbers beside them.
 
     Args:
-        drawings: what was drawn.
-        skipped: what was not, with reasons; goes into figures.json too.
-        out: a folder, made where it is missing; other files in it stay.
+        drawings: the figures.
+        skipped: figures that do not apply, with reasons, for figures.json.
+        out: a folder, created if it is missing; other files in it stay.
 
     Returns:
-        What figures.json holds.
+        The entries of figures.json.
     """
     entries = []
     for drawing in drawings:
@@ -119,7 +132,7 @@ def save(drawings: Sequence[Drawing], skipped: Sequence[FigureEntry], out: Path)
 
 
 def _save_numbers(arrays: dict[str, NDArray[Any]], out: Path) -> None:
-    """All arrays as numbers.npz, without pickle; and the smaller ones as numbers.json."""
+    """All arrays as numbers.npz, without pickle, and the smaller ones as numbers.json."""
     buffer = io.BytesIO()
     np.savez_compressed(buffer, allow_pickle=False, **arrays)
     files.write_bytes(out / "numbers.npz", buffer.getvalue())

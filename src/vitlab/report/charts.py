@@ -21,8 +21,8 @@ class Chart:
     Attributes:
         title: what is shown.
         svg: the drawing.
-        legend: for each line its number, name and last value.
-        note: what to know and what to look for, where that is not plain.
+        legend: number, name and last value of each line.
+        note: how to read the chart, if that is not obvious.
     """
 
     title: str
@@ -45,7 +45,7 @@ class _Axis:
 
 
 def charts_of(series: Sequence[Series]) -> list[Chart]:
-    """The charts of a run: loss, accuracy, learning rate, speed, and one for each other metric."""
+    """The charts of a run: loss, accuracy, learning rate, throughput, and one for each other metric."""
     losses = [line for line in series if line.name.endswith("loss")]
     accuracies = [line for line in series if is_accuracy(line.name)]
     groups = [("Loss", losses), ("Accuracy", accuracies)]
@@ -56,7 +56,7 @@ def charts_of(series: Sequence[Series]) -> list[Chart]:
 
 
 def is_accuracy(name: str) -> bool:
-    """Whether a metric of that name is a share of right answers."""
+    """Whether a metric of that name is an accuracy."""
     return name.endswith(("accuracy", "top1", "top5"))
 
 
@@ -65,8 +65,8 @@ def line_chart(title: str, lines: Sequence[Series], *, percent: bool = False) ->
 
     Args:
         title: what the vertical axis shows.
-        lines: the series; each has a point at least.
-        percent: values are shares, to be shown in percent.
+        lines: the series, each with at least one point.
+        percent: whether the values are shares, to be shown in percent.
     """
     drawn = [thinned(line) for line in lines]
     values = [value for line in drawn for value in line.values]
@@ -82,20 +82,20 @@ def line_chart(title: str, lines: Sequence[Series], *, percent: bool = False) ->
     legend = tuple(
         (
             number % COLOURS,
-            _line_name(line.name) if len(lines) > 1 else "at the end",
+            _line_name(line.name) if len(lines) > 1 else "final value",
             number_text(line.last, percent=percent),
         )
         for number, line in enumerate(lines)
     )
-    said = f"{title} over {_count(last)} steps: " + ", ".join(f"{name} {end}" for _, name, end in legend)
+    text = f"{title} over {_count(last)} steps: " + ", ".join(f"{name} {end}" for _, name, end in legend)
     svg = Markup('<svg viewBox="0 0 {} {}" role="img" aria-label="{}">{}</svg>').format(
-        WIDTH, HEIGHT, said, Markup("").join(marks)
+        WIDTH, HEIGHT, text, Markup("").join(marks)
     )
     return Chart(title, svg, legend)
 
 
 def number_text(value: float, *, percent: bool = False) -> str:
-    """A value with four digits at most, as it is shown beside a curve."""
+    """A value with at most four digits, as shown beside a curve."""
     if percent:
         return f"{100 * value:.1f} %"
     if value != 0 and not 1e-4 <= abs(value) < 1e6:
@@ -109,14 +109,14 @@ def _range(values: Sequence[float], *, percent: bool, from_zero: bool) -> tuple[
     if percent:
         low = max(0.0, min(low, high - 0.01))
         return low, max(high, low + 0.01)
-    if low >= 0 and (from_zero or low < 0.5 * high):  # a loss that falls far is read against nothing left
+    if low >= 0 and (from_zero or low < 0.5 * high):  # a loss that falls far is shown from zero
         low = 0.0
     return low, high
 
 
 def _ticks(low: float, high: float, about: int = 4) -> list[float]:
     """Round values that enclose [low, high]: multiples of 1, 2, 2.5 or 5 times a power of ten."""
-    if not high - low > 1e-9 * max(abs(low), abs(high)):  # all values alike: they go in the middle
+    if not high - low > 1e-9 * max(abs(low), abs(high)):  # all values are equal: they go in the middle
         low, high = low - (abs(low) or 1) / 2, high + (abs(high) or 1) / 2
     rough = (high - low) / about
     power = 10 ** math.floor(math.log10(rough))
@@ -135,7 +135,7 @@ def _grid(axis: _Axis, ticks: Sequence[float], *, percent: bool) -> list[Markup]
 
 
 def _tick_texts(ticks: Sequence[float]) -> list[str]:
-    """The shortest texts, all with as many decimals, that say what the ticks are."""
+    """The shortest texts with the same number of decimals that distinguish the ticks."""
     step = ticks[1] - ticks[0]
     notation = "f" if step >= 1e-3 and max(map(abs, ticks)) < 1e6 else "e"
     for decimals in range(17):
@@ -146,15 +146,15 @@ def _tick_texts(ticks: Sequence[float]) -> list[str]:
 
 
 def _short(text: str, tick: float, step: float) -> str:
-    """Without needless zeros and signs of an exponent; with commas between thousands."""
+    """Without superfluous zeros and signs of an exponent, with commas between thousands."""
     if abs(tick) < 1e-6 * step:
         return "0"
     mantissa, _, exponent = text.partition("e")
     if exponent:
         trimmed = mantissa.rstrip("0").rstrip(".") if "." in mantissa else mantissa
         return f"{trimmed}e{int(exponent)}"
-    whole, point, decimals = mantissa.partition(".")
-    return f"{int(whole):,}{point}{decimals}" if whole not in ("-0", "0") else text
+    integer, point, decimals = mantissa.partition(".")
+    return f"{int(integer):,}{point}{decimals}" if integer not in ("-0", "0") else text
 
 
 def _steps(axis: _Axis) -> list[Markup]:
@@ -180,15 +180,15 @@ def _line(number: int, line: Series, horizontal: _Axis, vertical: _Axis, percent
     if len(places) > DOTS_UP_TO:
         return drawn
     dot = Markup('<circle class="line-{}" cx="{:.1f}" cy="{:.1f}" r="3"><title>{}</title></circle>')
-    said = [
+    texts = [
         f"step {_count(step)}: {number_text(value, percent=percent)}"
         for step, value in zip(line.steps, line.values, strict=True)
     ]
-    return drawn + Markup("").join(dot.format(colour, x, y, text) for (x, y), text in zip(places, said, strict=True))
+    return drawn + Markup("").join(dot.format(colour, x, y, text) for (x, y), text in zip(places, texts, strict=True))
 
 
 def words(name: str) -> str:
-    """A name of a file, a folder or a metric as the beginning of a sentence."""
+    """The name of a file, a folder or a metric, capitalised, in words."""
     spoken = _spoken(name)
     return spoken[:1].upper() + spoken[1:]
 
@@ -198,5 +198,5 @@ def _spoken(name: str) -> str:
 
 
 def _line_name(name: str) -> str:
-    """How a metric is called in a legend; the training's own have no prefix in metrics.jsonl."""
+    """The name of a metric in a legend; training metrics have no prefix in metrics.jsonl."""
     return f"train {name}" if name in ("loss", "accuracy") else _spoken(name)

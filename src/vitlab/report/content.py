@@ -1,4 +1,4 @@
-"""The files that a report is made of, read as frozen, validated values."""
+"""The contents of run directories and folders of figures, read as frozen, validated values."""
 
 import base64
 from dataclasses import dataclass
@@ -20,14 +20,14 @@ PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 
 @validated(frozen=True, config=STRICT)
 class FigureEntry:
-    """One entry of figures.json: a picture, or why there is none.
+    """One entry of figures.json: a figure, or why it was not drawn.
 
     Attributes:
-        title: what the picture is, in a few words.
-        file: the PNG's name inside the folder; empty where the picture was left out.
+        title: what the figure is, in a few words.
+        file: the name of the PNG in the folder; empty if the figure was not drawn.
         caption: what is shown and what to look for.
-        alt: the picture in words, for those who do not see it.
-        skipped: why there is no picture; empty where there is one.
+        alt: the figure in words, for readers who cannot see it.
+        skipped: why the figure was not drawn; empty if it was.
     """
 
     title: str
@@ -49,7 +49,7 @@ class FigureEntry:
 
 @validated(frozen=True, config=STRICT)
 class Journey:
-    """journey.json: what binds several runs together."""
+    """journey.json: title, introduction and order of several runs that belong together."""
 
     title: str
     lead: str = ""
@@ -67,21 +67,22 @@ class Picture:
 
 
 @dataclass(frozen=True)
-class Part:
-    """All there is to show of one folder: a run, or a journey's own results.
+class RunContent:
+    """The content of one folder: a run, or the results of a journey itself.
 
     Attributes:
-        name: the folder's.
-        place: where the folder is; it is not shown.
-        recipe_text: of recipe.toml; empty where there is none.
-        recipe: the same as a value.
-        environment: what the results depend on beside the recipe.
+        name: of the folder.
+        path: of the folder; it is not shown.
+        tables, pictures, skipped: results, figures, and figures that were not drawn.
         series: the training curves by metric.
-        config: the trained model's shape; none where there is no model.
+        recipe_text: of recipe.toml; empty if there is none.
+        recipe: the same as a value.
+        environment: what the results depend on besides the recipe.
+        config: of the trained model; None if there is no model.
     """
 
     name: str
-    place: Path
+    path: Path
     tables: tuple[ResultTable, ...]
     pictures: tuple[Picture, ...]
     skipped: tuple[FigureEntry, ...]
@@ -94,26 +95,26 @@ class Part:
 
 @dataclass(frozen=True)
 class Folder:
-    """A run directory, or a journey: a folder of run directories with results of its own."""
+    """A run directory, or a folder of run directories, possibly with results and a journey.json of its own."""
 
-    own: Part
+    own: RunContent
     journey: Journey | None
-    runs: tuple[Part, ...]
+    runs: tuple[RunContent, ...]
 
 
 def read_folder(path: Path) -> Folder:
     """Read a run directory, a journey, or a folder of figures.
 
     Raises:
-        UserError: nothing there to report, or a malformed file.
+        UserError: there is nothing to report, or a file is malformed.
     """
     if not path.is_dir():
         raise UserError(f"{path} is not a folder: give a run directory, or a folder of run directories")
-    folder = Folder(_read_part(path), _read_journey(path), tuple(_read_part(run) for run in _runs(path)))
+    folder = Folder(_read_run(path), _read_journey(path), tuple(_read_run(run) for run in _runs(path)))
     own = folder.own
     if not (folder.runs or own.tables or own.pictures or own.skipped or own.series or own.recipe):
         raise UserError(
-            f"{path} holds nothing to report: give a run directory (with recipe.toml), a folder of run "
+            f"{path} contains nothing to report: give a run directory (with recipe.toml), a folder of run "
             "directories, or a folder with results/*.json or figures/figures.json"
         )
     return folder
@@ -134,17 +135,17 @@ def _runs(path: Path) -> list[Path]:
     first = journey.order if journey else ()
     for name in first:
         if name not in found:
-            listing = f"the run directories there are {', '.join(found) or 'none'}"
+            listing = f"run directories: {', '.join(found) or 'there are none'}"
             raise UserError(f"{path / 'journey.json'}: {unknown_name('run', name, found, listing=listing)}")
     return [found[name] for name in (*dict.fromkeys(first), *(name for name in found if name not in first))]
 
 
-def _read_part(path: Path) -> Part:
+def _read_run(path: Path) -> RunContent:
     entries = _read_figures(path)
     recipe_text = read_text(path / "recipe.toml") if _is_run(path) else ""
-    return Part(
+    return RunContent(
         name=path.resolve().name,
-        place=path.resolve(),
+        path=path.resolve(),
         tables=_read_tables(path / "results"),
         pictures=tuple(_read_picture(folder, entry) for folder, entry in entries if entry.file),
         skipped=tuple(entry for _, entry in entries if entry.skipped),
@@ -157,7 +158,7 @@ def _read_part(path: Path) -> Part:
 
 
 def _read_tables(folder: Path) -> tuple[ResultTable, ...]:
-    """By name of the file, but those with headline numbers first."""
+    """Sorted by file name, those with headline numbers first."""
     tables = [read_table(file) for file in sorted(folder.glob("*.json"))]
     return tuple(sorted(tables, key=lambda table: not table.headline))
 
@@ -171,7 +172,7 @@ def _read_figures(path: Path) -> list[tuple[Path, FigureEntry]]:
 def _read_picture(folder: Path, entry: FigureEntry) -> Picture:
     data = read_bytes(folder / entry.file, MAX_PICTURE_BYTES)
     if not data.startswith(PNG_SIGNATURE) or len(data) < 24:
-        raise UserError(f"{folder / entry.file} is not a PNG picture: draw the figures again")
+        raise UserError(f"{folder / entry.file} is not a PNG image: draw the figures again")
     width, height = (int.from_bytes(data[start : start + 4], "big") for start in (16, 20))
     encoded = base64.b64encode(data).decode("ascii")
     return Picture(entry, f"data:image/png;base64,{encoded}", width, height)
@@ -188,7 +189,7 @@ def _read_config(path: Path) -> ModelConfig | None:
     kinds: dict[Any, type[ViTConfig] | type[ResNetConfig]] = {"vit": ViTConfig, "resnet": ResNetConfig}
     kind, fields = kinds.get(value.get("model")), value.get("config")
     if kind is None or not isinstance(fields, dict):
-        raise UserError(f"{path} describes no model that is known here: save the model again")
+        raise UserError(f"{path} does not describe a known kind of model: save the model again")
     try:
         return kind(**fields)
     except (UserError, TypeError) as error:

@@ -9,7 +9,7 @@ from typing import Any
 from vitlab.errors import UserError
 
 NOT_CURVES = frozenset({"step", "epoch", "seconds"})
-MAX_POINTS = 400  # a curve on a page shows no more
+MAX_POINTS = 400  # of a curve on a page
 
 
 @dataclass(frozen=True)
@@ -29,14 +29,14 @@ class Series:
 def series_of(text: str, where: str) -> tuple[Series, ...]:
     """The curves in the text of a metrics.jsonl, in order of first appearance.
 
-    A torn last line, which a crash leaves behind, is left out; so are values that are not finite.
+    An incomplete last line, which a crash leaves behind, is skipped; so are values that are not finite.
 
     Args:
-        text: one JSON object a line, each with a "step".
+        text: one JSON object per line, each with a "step".
         where: names the file in errors.
 
     Raises:
-        UserError: a line that is not an object with a step.
+        UserError: a line is not an object with a step.
     """
     points: dict[str, dict[float, float]] = {}
     lines = text.split("\n")
@@ -49,7 +49,7 @@ def series_of(text: str, where: str) -> tuple[Series, ...]:
 
 
 def thinned(series: Series, points: int = MAX_POINTS) -> Series:
-    """The series as means over equally many neighbouring points, so that at most `points` are left."""
+    """The series as means over groups of neighbouring points of equal size, so that at most `points` remain."""
     group = -(-len(series.steps) // points)
     if group <= 1:
         return series
@@ -76,7 +76,7 @@ def _parse(line: str, where: str, *, torn: bool) -> Mapping[str, Any]:
     except (ValueError, RecursionError):  # ValueError: also of numbers with thousands of digits
         if torn:
             return {}
-        raise UserError(f"{where} is not valid JSON: the file was changed after the run; mend the line") from None
+        raise UserError(f"{where} is not valid JSON: the file was changed after the run; correct the line") from None
     if not isinstance(values, dict) or not _is_finite(values.get("step")):
-        raise UserError(f'{where} is not a JSON object with a "step": mend the line')
+        raise UserError(f'{where} is not a JSON object with a "step": correct or remove the line')
     return values

@@ -1,4 +1,4 @@
-"""One self-contained HTML page about one or more runs: numbers, curves, pictures, and how to repeat them."""
+"""One self-contained HTML page about one or more runs: results, curves, figures, and how to reproduce them."""
 
 import base64
 import hashlib
@@ -21,7 +21,7 @@ NUMERIC = re.compile(r"[\d.,\s%±/+×e–−-]*")
 
 
 def write_report(folders: Sequence[Path], out: Path) -> Path:
-    """Write a page about runs. It loads nothing and runs no script, so it can be kept, moved and sent as it is.
+    """Write a page about runs. It loads nothing and runs no script, so it can be stored, moved and sent as one file.
 
     Args:
         folders: run directories, folders of run directories (with results, figures and a journey.json of their own),
@@ -32,7 +32,7 @@ def write_report(folders: Sequence[Path], out: Path) -> Path:
         `out`.
 
     Raises:
-        UserError: nothing to report, a malformed file, or a place that cannot be written to.
+        UserError: there is nothing to report, a file is malformed, or the page cannot be written.
     """
     if not folders:
         raise UserError("nothing to report: give a run directory, or a folder of run directories")
@@ -45,7 +45,7 @@ def write_report(folders: Sequence[Path], out: Path) -> Path:
 
 
 def render(page: Page) -> str:
-    """The page as HTML; all text from outside is escaped."""
+    """The page as HTML; all untrusted text is escaped."""
     here = resources.files(__package__)
     style = (here / "style.css").read_text(encoding="utf-8")
     template = (here / "template.html.jinja").read_text(encoding="utf-8")
@@ -61,7 +61,7 @@ def render(page: Page) -> str:
 
 
 def cell(value: object) -> str:
-    """A value of a table as text: numbers rounded to four digits, nothing as a dash."""
+    """A value of a table as text: numbers rounded to four digits, a missing value as a dash."""
     if value is None or value == "":
         return "–"
     if isinstance(value, bool):
@@ -74,7 +74,7 @@ def cell(value: object) -> str:
 
 
 def numeric_columns(table: ResultTable) -> list[bool]:
-    """For each column whether it holds numbers only, to be set flush right; the first one names the rows."""
+    """For each column whether it contains numbers only and is right-aligned; the first column names the rows."""
     return [
         column > 0 and bool(table.rows) and all(NUMERIC.fullmatch(cell(row[column])) is not None for row in table.rows)
         for column in range(len(table.columns))

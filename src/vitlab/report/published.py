@@ -1,10 +1,10 @@
-"""The paper's own numbers, to be set beside others' (Dosovitskiy et al. 2021, Tables 2, 6 and 9)."""
+"""The paper's numbers, for comparison (Dosovitskiy et al. 2021, Tables 2, 6 and 9)."""
 
 from dataclasses import dataclass
 
 MARK = "paper"
 TRANSFER = ("ImageNet", "ReaL", "CIFAR-10", "CIFAR-100", "Pets", "Flowers")
-# The names by which vitlab's catalog knows these sets.
+# By the names of the data sets in the catalogue.
 CATALOG = {
     "imagenet": "ImageNet",
     "imagenet-real": "ReaL",

@@ -44,7 +44,14 @@ def figure_5() -> Figure:
         else:
             axes.set_xlabel("pretraining compute (exaFLOPs)", fontsize=FONT - 1, color=INK)
     write(figure, "Accuracy after transfer against pretraining compute", 0.2, 7.33, fontsize=FONT + 1)
-    write(figure, "accuracies: the paper's Table 6; compute: vitlab cost", 0.2, 0.08, fontsize=FONT - 3, color=QUIET)
+    write(
+        figure,
+        "accuracy: the paper's Table 6; compute: vitlab cost",
+        0.2,
+        0.08,
+        fontsize=FONT - 3,
+        color=QUIET,
+    )
     return figure
 
 
@@ -59,7 +66,7 @@ def save_figure(figure: Figure, path: Path) -> None:
     try:
         files.write_bytes(path, png(figure) if path.suffix == ".png" else svg(figure))
     except OSError as error:
-        raise UserError(f"cannot write {path}: {error.strerror}; choose another --plot") from None
+        raise UserError(f"cannot write {path}: {error.strerror}; choose another file for --plot") from None
 
 
 def svg(figure: Figure) -> bytes:

@@ -1,4 +1,4 @@
-"""What stands on a report's page, and in what order: from folders to sections."""
+"""The content of a report page and its order: from folders to sections."""
 
 import dataclasses
 import statistics
@@ -11,15 +11,15 @@ from vitlab.recipes.schema import Recipe
 from vitlab.report.charts import Chart, charts_of, is_accuracy, words
 from vitlab.report.comparison import comparison
 from vitlab.report.confusion import confusion_charts
-from vitlab.report.content import FigureEntry, Folder, Part, Picture
-from vitlab.report.ledger import ledger
+from vitlab.report.content import FigureEntry, Folder, Picture, RunContent
+from vitlab.report.cost_table import cost_table
 from vitlab.report.metrics import Series
 from vitlab.results import Headline, ResultTable
 
 
 @dataclass(frozen=True)
 class Section:
-    """What stands under one heading; what is empty is not shown."""
+    """The content under one heading; empty fields are not shown."""
 
     title: str
     anchor: str = ""
@@ -42,7 +42,7 @@ class Section:
 
 @dataclass(frozen=True)
 class Page:
-    """The whole page."""
+    """The complete page."""
 
     title: str
     lead: str
@@ -51,33 +51,33 @@ class Page:
 
 
 def page_of(folders: Sequence[Folder]) -> Page:
-    """The page about these folders: one run, one journey, or several of them one after the other."""
+    """The page about these folders: one run, one journey, or several of them in sequence."""
     if len(folders) == 1:
         folder = folders[0]
         return _journey_page(folder) if folder.runs or folder.journey else _run_page(folder.own)
-    every = [part for folder in folders for part in (folder.own, *folder.runs)]
-    sections = [_side_by_side(every), *(section for folder in folders for section in _chapter(folder))]
-    return Page(f"{len(folders)} results side by side", "", (), _anchored(sections))
+    every = [run for folder in folders for run in (folder.own, *folder.runs)]
+    sections = [_comparison(every), *(section for folder in folders for section in _chapter(folder))]
+    return Page(f"Comparison of {len(folders)} results", "", (), _anchored(sections))
 
 
-def _run_page(part: Part) -> Page:
+def _run_page(run: RunContent) -> Page:
     sections = [
-        Section("Results", tables=part.tables, charts=confusion_charts(part.tables)),
-        Section("Training", charts=tuple(charts_of(part.series)), tables=_costs(part)),
-        Section("Pictures", pictures=part.pictures, skipped=part.skipped),
-        Section("How to repeat it", facts=_facts(part), recipe=part.recipe_text, environment=part.environment),
+        Section("Results", tables=run.tables, charts=confusion_charts(run.tables)),
+        Section("Training", charts=tuple(charts_of(run.series)), tables=_costs(run)),
+        Section("Figures", pictures=run.pictures, skipped=run.skipped),
+        Section("How to reproduce it", facts=_facts(run), recipe=run.recipe_text, environment=run.environment),
     ]
-    return Page(_title(part), _lead(part), _headline(part), _anchored(sections))
+    return Page(_title(run), _lead(run), _headline(run), _anchored(sections))
 
 
 def _journey_page(folder: Folder) -> Page:
     own, journey = folder.own, folder.journey
     headline = _headline(own)
     sections = [
-        *([] if journey else [_side_by_side(folder.runs)]),
+        *([] if journey else [_comparison(folder.runs)]),
         Section("Results", tables=own.tables, charts=confusion_charts(own.tables)),
         *(_run_section(run, words(run.name), headline=_headline(run) if headline else ()) for run in folder.runs),
-        Section("Pictures", pictures=own.pictures, skipped=own.skipped),
+        Section("Figures", pictures=own.pictures, skipped=own.skipped),
         Section("Environment", environment=own.environment),
     ]
     if not headline:
@@ -87,12 +87,12 @@ def _journey_page(folder: Folder) -> Page:
             for number in _headline(run)
         )
     title = journey.title if journey else words(own.name)
-    lead = journey.lead if journey else f"{len(folder.runs)} runs side by side."
+    lead = journey.lead if journey else f"Comparison of {len(folder.runs)} runs."
     return Page(title, lead, headline, _anchored(sections))
 
 
 def _chapter(folder: Folder) -> list[Section]:
-    """A folder as one of several: its own section, then one for each of its runs."""
+    """One of several folders: its own section, then one for each of its runs."""
     own = folder.own
     if not (folder.runs or folder.journey):
         return [_run_section(own, words(own.name), headline=_headline(own))]
@@ -104,7 +104,7 @@ def _chapter(folder: Folder) -> list[Section]:
     return [opening, *runs]
 
 
-def _run_section(run: Part, title: str, *, headline: tuple[Headline, ...]) -> Section:
+def _run_section(run: RunContent, title: str, *, headline: tuple[Headline, ...]) -> Section:
     return Section(
         title,
         lead=_lead(run),
@@ -119,46 +119,46 @@ def _run_section(run: Part, title: str, *, headline: tuple[Headline, ...]) -> Se
     )
 
 
-def _side_by_side(parts: Sequence[Part]) -> Section:
-    return Section("Side by side", tables=comparison(parts))
+def _comparison(runs: Sequence[RunContent]) -> Section:
+    return Section("Comparison", tables=comparison(runs))
 
 
-def _costs(part: Part) -> tuple[ResultTable, ...]:
-    table = ledger(part)
+def _costs(run: RunContent) -> tuple[ResultTable, ...]:
+    table = cost_table(run)
     return () if table is None else (table,)
 
 
 def _anchored(sections: Sequence[Section]) -> tuple[Section, ...]:
-    """The sections that show something, with names for links."""
+    """The sections that are not empty, with anchors for links."""
     shown = [section for section in sections if not section.is_empty]
     return tuple(dataclasses.replace(section, anchor=f"section-{n}") for n, section in enumerate(shown, start=1))
 
 
-def _title(part: Part) -> str:
-    return words(part.recipe.name if part.recipe else part.name)
+def _title(run: RunContent) -> str:
+    return words(run.recipe.name if run.recipe else run.name)
 
 
-def _lead(part: Part) -> str:
-    about = part.recipe.about.strip() if part.recipe else ""
+def _lead(run: RunContent) -> str:
+    about = run.recipe.about.strip() if run.recipe else ""
     return f"{about[:1].upper()}{about[1:]}{'' if about.endswith('.') else '.'}" if about else ""
 
 
-def _facts(part: Part) -> tuple[str, ...]:
-    recipe = part.recipe
+def _facts(run: RunContent) -> tuple[str, ...]:
+    recipe = run.recipe
     if recipe is None:
         return ()
     length = f"{recipe.steps:,} steps" if recipe.steps is not None else f"{recipe.epochs:g} epochs"
     return (
         f"from {_last_name(recipe.init_from)}" if recipe.init_from else recipe.model.name,
         *((recipe.data.source,) if recipe.data.source else ()),
-        f"{length} of {recipe.batch_size:,} images" if recipe.steps is not None else length,
-        f"{_optimizer(recipe)} at {recipe.optimizer.learning_rate:g}",
+        f"{length} with batch size {recipe.batch_size:,}" if recipe.steps is not None else length,
+        f"{_optimizer(recipe)}, learning rate {recipe.optimizer.learning_rate:g}",
         f"seed {recipe.seed}",
     )
 
 
 def _last_name(source: str) -> str:
-    """A path's last folder, which is enough to know it by and says nothing of the machine."""
+    """The last folder of a path, which identifies it and reveals nothing about the machine."""
     return source if "://" in source else PurePath(source).name
 
 
@@ -166,13 +166,13 @@ def _optimizer(recipe: Recipe) -> str:
     return {"adamw": "AdamW", "sgd": "SGD"}[recipe.optimizer.kind]
 
 
-def _headline(part: Part) -> tuple[Headline, ...]:
-    """The numbers to show large: those of the results, else those that the training ended with."""
-    chosen = tuple(number for table in part.tables for number in table.headline)
-    return chosen or tuple(_ending(part.series))
+def _headline(run: RunContent) -> tuple[Headline, ...]:
+    """The numbers to show large: those of the results, otherwise the final values of training."""
+    chosen = tuple(number for table in run.tables for number in table.headline)
+    return chosen or tuple(_final_values(run.series))
 
 
-def _ending(series: Sequence[Series]) -> list[Headline]:
+def _final_values(series: Sequence[Series]) -> list[Headline]:
     numbers = [
         Headline(words(line.name), f"{100 * line.last:.1f}", "%")
         for line in series
@@ -180,7 +180,7 @@ def _ending(series: Sequence[Series]) -> list[Headline]:
     ]
     for line in series:
         if line.name == "loss":
-            numbers.append(Headline("Training loss at the end", f"{line.last:.3g}"))
+            numbers.append(Headline("Final training loss", f"{line.last:.3g}"))
         if line.name == "images_per_second":
-            numbers.append(Headline("Images per second", f"{statistics.median(line.values):,.0f}"))
+            numbers.append(Headline("Throughput", f"{statistics.median(line.values):,.0f}", "images/s"))
     return numbers

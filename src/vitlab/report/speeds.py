@@ -1,4 +1,4 @@
-"""Images a second and largest batches over the image size (paper: Figure 12)."""
+"""Throughput and largest batch size by image size (paper: Figure 12)."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -16,11 +16,11 @@ FEWEST_TICKS, MOST_TICKS = 3, 8
 
 
 def speed_figure(measured: Sequence[Speed], device: str) -> Figure:
-    """Peak images a second, and the largest batch, over the image size; a line for each model."""
+    """Peak throughput and the largest batch size by image size; a line for each model."""
     names = list(dict.fromkeys(speed.model for speed in measured))
     figure = new_figure(7.55 + 0.22 * -(-len(names) // 2))
     height = figure.get_size_inches()[1]
-    panels = (("Images a second, at the best batch size", "peak"), ("Largest batch that was measured", "largest"))
+    panels = (("Throughput (images/s) at the best batch size", "peak"), ("Largest measured batch size", "largest"))
     for place, (title, what) in enumerate(panels):
         axes = add_axes(figure, 0.75, height - 3.5 - 3.35 * place, 3.85, 2.6)
         axes.set_xscale("log", base=2)
@@ -44,7 +44,7 @@ def speed_figure(measured: Sequence[Speed], device: str) -> Figure:
 
 
 def _style(number: int) -> dict[str, Any]:
-    """A line's look; later ones are thinner and broken, with smaller marks, so that those below can be seen."""
+    """The style of a line; later ones are thinner and dashed with smaller markers, so that those below stay visible."""
     place = number % len(COLOURS)
     return {
         "color": COLOURS[place],
@@ -58,7 +58,7 @@ def _style(number: int) -> dict[str, Any]:
 
 
 def _scale_heights(axes: Any, heights: Sequence[float], *, doubling: bool) -> None:
-    """Limits around the heights, and numbers beside them; where heights are `doubling`, powers of two."""
+    """Limits and ticks around the heights; powers of two if `doubling`."""
     axes.yaxis.set_minor_locator(NullLocator())
     if not heights:
         return
@@ -72,7 +72,7 @@ def _scale_heights(axes: Any, heights: Sequence[float], *, doubling: bool) -> No
 
 
 def log_ticks(low: float, high: float) -> list[float]:
-    """Round numbers from `low` to `high`, above 0, for an axis with a logarithmic scale, however near these are."""
+    """Round numbers from `low` to `high`, both above 0, for a logarithmic axis of any range."""
     decades = [10.0**power for power in range(-9, 13)]
     for factors in ((1,), (1, 2, 5)):
         ticks = [factor * decade for decade in decades for factor in factors if low <= factor * decade <= high]
@@ -86,7 +86,7 @@ def _fewer(ticks: list[float]) -> list[float]:
 
 
 def _explain(axes: Any) -> None:
-    """What the lower panel's axis and the lines are."""
+    """The label of the lower axis, and the legend of the lines."""
     axes.set_xlabel("image size (pixels)", fontsize=FONT - 1, color=INK)
     axes.legend(
         loc="upper center",

@@ -12,12 +12,14 @@ from vitlab.inspection.subject import transformer
 from vitlab.models.build import Model
 from vitlab.report.canvas import FONT, MARGIN, QUIET, WIDTH, Drawing, add_picture, new_figure, one_line, write
 
-MOST_IN_ROW = 10  # patches of the sequence
-LINE = 0.4
+SEQUENCE_PATCHES, SEQUENCE_GAP = 10, 0.05
+IMAGE_GAP = 0.3
+TEXT_HEIGHT = 0.35  # below pictures
+STEP_HEIGHT = 0.4
 
 
 def draw_steps(model: Model, image_HWC: NDArray[np.uint8]) -> Drawing:
-    """The image, its patches, the beginning of their sequence, and every step to the logits with its shape.
+    """The image, its patches, the first patches of the sequence, and every step to the logits with its shape.
 
     Raises:
         UserError: not a Vision Transformer, or an image of another size than the model's.
@@ -25,42 +27,47 @@ def draw_steps(model: Model, image_HWC: NDArray[np.uint8]) -> Drawing:
     vit = transformer(model, "from image to tokens")
     patches_rchwC = patch_grid(vit, image_HWC)
     steps = token_steps(vit)
-    rows, columns = vit.grid
     height, width = image_HWC.shape[:2]
-    tile = (WIDTH - 2 * MARGIN - 0.3) / 2
-    tall = tile * height / width
-    small = (WIDTH - 2 * MARGIN - (MOST_IN_ROW - 1) * 0.05) / MOST_IN_ROW
-    strip = small * patches_rchwC.shape[2] / patches_rchwC.shape[3]
-    total = 2 * MARGIN + tall + 0.35 + strip + 0.35 + LINE * len(steps)
-    figure = new_figure(total)
-    top = total - MARGIN
-    add_picture(figure, image_HWC, MARGIN, top - tall, tile, tall)
-    add_picture(figure, _apart(patches_rchwC), MARGIN + tile + 0.3, top - tall, tile, tall)
-    write(figure, f"image {width} × {height}", MARGIN, top - tall - 0.2, fontsize=FONT - 2, color=QUIET)
-    said = f"{columns} × {rows} patches"
-    write(figure, said, MARGIN + tile + 0.3, top - tall - 0.2, fontsize=FONT - 2, color=QUIET)
-    sequence = patches_rchwC.reshape(-1, *patches_rchwC.shape[2:])[:MOST_IN_ROW]
-    bottom = top - tall - 0.35 - strip
-    for place, patch_HWC in enumerate(sequence):
-        add_picture(figure, patch_HWC, MARGIN + place * (small + 0.05), bottom, small, strip)
-    said = f"the first {len(sequence)} of {rows * columns} patches in a row: the words of this sentence"
-    write(figure, said, MARGIN, bottom - 0.2, fontsize=FONT - 2, color=QUIET)
-    for number, step in enumerate(steps, start=1):
-        _line(step, figure, bottom - 0.35 - LINE * number + 0.12)
-    last = steps[-1]
     return Drawing(
         "steps",
         "From image to tokens",
-        "How this model reads an image: cut into patches, each patch one token, and what becomes of the tokens, with "
-        "the shape after every step. Look for how much of a thing fits into one patch, for that is the finest detail "
-        "that attention can point at.",
-        f"The image, its {rows * columns} patches apart, and a list of {len(steps)} steps from an image of "
-        f"{width} by {height} pixels to {last.name} of shape {_shape(last)}.",
-        figure,
+        "How this model reads an image: it is cut into patches, each patch becomes one token, and the tokens pass "
+        "through the model, with the shape after every step. Look for how much of an object fits into one patch: "
+        "that is the finest detail that attention can resolve.",
+        f"The image, its {vit.grid[0] * vit.grid[1]} patches apart, and a list of {len(steps)} steps from an image of "
+        f"{width} by {height} pixels to {steps[-1].name} of shape {_shape(steps[-1])}.",
+        _steps_figure(image_HWC, patches_rchwC, steps),
     )
 
 
-def _line(step: Step, figure: Figure, bottom: float) -> None:
+def _steps_figure(image_HWC: NDArray[np.uint8], patches_rchwC: NDArray[np.uint8], steps: tuple[Step, ...]) -> Figure:
+    """Image and patches at the top, below them the sequence of patches, then a line for each step."""
+    rows, columns, patch_height, patch_width = patches_rchwC.shape[:4]
+    height, width = image_HWC.shape[:2]
+    image_width = (WIDTH - 2 * MARGIN - IMAGE_GAP) / 2
+    image_height = image_width * height / width
+    small_width = (WIDTH - 2 * MARGIN - (SEQUENCE_PATCHES - 1) * SEQUENCE_GAP) / SEQUENCE_PATCHES
+    small_height = small_width * patch_height / patch_width
+    sequence_bottom = MARGIN + STEP_HEIGHT * len(steps) + TEXT_HEIGHT
+    image_bottom = sequence_bottom + small_height + TEXT_HEIGHT
+    figure = new_figure(image_bottom + image_height + MARGIN)
+    pictures = ((image_HWC, f"image {width} × {height}"), (_apart(patches_rchwC), f"{columns} × {rows} patches"))
+    for place, (picture, text) in enumerate(pictures):
+        left = MARGIN + place * (image_width + IMAGE_GAP)
+        add_picture(figure, picture, left, image_bottom, image_width, image_height)
+        write(figure, text, left, image_bottom - 0.2, fontsize=FONT - 2, color=QUIET)
+    sequence = patches_rchwC.reshape(-1, *patches_rchwC.shape[2:])[:SEQUENCE_PATCHES]
+    for place, patch_HWC in enumerate(sequence):
+        left = MARGIN + place * (small_width + SEQUENCE_GAP)
+        add_picture(figure, patch_HWC, left, sequence_bottom, small_width, small_height)
+    text = f"the first {len(sequence)} of {rows * columns} patches in sequence, like the words of a sentence"
+    write(figure, text, MARGIN, sequence_bottom - 0.2, fontsize=FONT - 2, color=QUIET)
+    for number, step in enumerate(steps, start=1):
+        _add_step(step, figure, sequence_bottom - TEXT_HEIGHT - STEP_HEIGHT * number + 0.12)
+    return figure
+
+
+def _add_step(step: Step, figure: Figure, bottom: float) -> None:
     write(figure, step.name, MARGIN, bottom, fontsize=FONT - 1)
     write(figure, _shape(step), WIDTH - MARGIN, bottom, fontsize=FONT - 1, ha="right")
     write(figure, one_line(step.meaning, 84), MARGIN, bottom - 0.15, fontsize=FONT - 3, color=QUIET)
@@ -71,13 +78,13 @@ def _shape(step: Step) -> str:
 
 
 def _apart(patches_rchwC: NDArray[np.uint8]) -> NDArray[np.float64]:
-    """The patches at their places with gaps between them, which are transparent: RGBA."""
+    """The patches at their places with transparent gaps between them: RGBA."""
     rows, columns, height, width = patches_rchwC.shape[:4]
     gap = max(1, round(max(height, width) / 6))
     sheet = np.zeros((rows * (height + gap) - gap, columns * (width + gap) - gap, 4))
     for row in range(rows):
         for column in range(columns):
-            part = sheet[row * (height + gap) :, column * (width + gap) :][:height, :width]
-            part[..., :3] = patches_rchwC[row, column] / 255
-            part[..., 3] = 1
+            patch = sheet[row * (height + gap) :, column * (width + gap) :][:height, :width]
+            patch[..., :3] = patches_rchwC[row, column] / 255
+            patch[..., 3] = 1
     return sheet

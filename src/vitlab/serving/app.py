@@ -1,4 +1,4 @@
-"""The routes: a JSON API, its description, and the inspector page."""
+"""The routes: a JSON API, its documentation, and the inspector page."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
@@ -18,15 +18,16 @@ from starlette.exceptions import HTTPException
 from vitlab.data.images import RGB
 from vitlab.data.resize import prepare
 from vitlab.errors import UserError
+from vitlab.models.build import class_names
 from vitlab.serving.batching import Batcher
 from vitlab.serving.engine import Engine
+from vitlab.serving.inspector import ImageView, Inspector, Maps, ModelFacts, top_predictions
 from vitlab.serving.limits import Refused
-from vitlab.serving.looking import Look, Looking, Maps, ModelFacts, best_of, names_of
-from vitlab.serving.memory import give_back
+from vitlab.serving.memory import trim_memory
 from vitlab.serving.uploads import decode_upload, image_bytes
 
 LARGE_IMAGE = 4 * 2**20  # bytes, decoded
-Found = TypeVar("Found")
+Result = TypeVar("Result")
 
 PAGES = {
     "/": "index.html",
@@ -46,14 +47,14 @@ UPLOAD: dict[str, Any] = {
 }
 MAPS_ANSWER: dict[int | str, dict[str, Any]] = {
     200: {
-        "description": "16-bit floats, little-endian, in C order; the header X-Shape has the lengths of the axes.",
+        "description": "16-bit floats, little-endian, in C order; the header X-Shape gives the shape.",
         "content": {"application/octet-stream": {"schema": BINARY}},
     }
 }
 
 
 class Prediction(BaseModel):
-    """A class and how probable it is."""
+    """A class and its probability."""
 
     index: int
     label: str
@@ -67,93 +68,96 @@ class Answer(BaseModel):
 
 
 class Health(BaseModel):
-    """Whether the server answers, and how many images wait."""
+    """Whether the server answers, and how many images are waiting."""
 
     status: str
     waiting: int
 
 
-class Trouble(BaseModel):
+class ErrorAnswer(BaseModel):
     """Why a request was not served."""
 
     error: str
 
 
 REASONS = {
-    400: "a form that is malformed",
-    403: "another web page asks",
-    408: "the body came too slowly",
+    400: "the form is malformed",
+    403: "the request comes from another website",
+    408: "the body arrived too slowly",
     413: "too many bytes or pixels",
-    415: "another type of body",
-    421: "another host was asked for",
-    422: "no image that can be decoded, or a wrong parameter",
-    429: "too many requests at a time",
+    415: "unsupported content type",
+    421: "the Host header names another server",
+    422: "the image cannot be decoded, or a parameter is invalid",
+    429: "too many requests at once",
 }
 ERRORS: dict[int | str, dict[str, Any]] = {
-    status: {"model": Trouble, "description": why} for status, why in REASONS.items()
+    status: {"model": ErrorAnswer, "description": why} for status, why in REASONS.items()
 }
 
 
 @dataclass(frozen=True, eq=False)
-class Desk:
+class RouteContext:
     """What the routes work with."""
 
     name: str
-    looking: Looking
+    inspector: Inspector
     batcher: Batcher
     decoders: ThreadPoolExecutor
-    lookers: ThreadPoolExecutor
+    inspections: ThreadPoolExecutor
 
     async def image(self, request: Request) -> RGB:
-        """The image of a request, as the model takes it."""
+        """The image of a request, resized and cropped for the model."""
         body, kind = await request.body(), request.headers.get("content-type", "")
-        limits, preprocessing = self.looking.limits, self.looking.model.preprocessing
-
-        def made() -> tuple[RGB, int]:
-            image_HWC = decode_upload(image_bytes(body, kind), limits)
-            return prepare(image_HWC, preprocessing), image_HWC.nbytes
+        limits, preprocessing = self.inspector.limits, self.inspector.model.preprocessing
 
         def prepared() -> RGB:
-            taken = 8 * len(body)  # by one that turns out to be damaged; what is refused unseen takes nothing
+            decoded_bytes = 8 * len(body)  # an estimate, for an image that turns out to be damaged
             try:
-                image_HWC, taken = made()
-                return image_HWC
+                image_HWC = decode_upload(image_bytes(body, kind), limits)
+                decoded_bytes = image_HWC.nbytes
+                prepared_HWC = prepare(image_HWC, preprocessing)
+                del image_HWC
+                return prepared_HWC
             finally:
-                if taken > LARGE_IMAGE:
-                    give_back()
+                if decoded_bytes > LARGE_IMAGE:
+                    trim_memory()
 
         return await asyncio.get_running_loop().run_in_executor(self.decoders, prepared)
 
-    async def look(self, what: Callable[[], Found]) -> Found:
-        """Something that takes a while, in the one thread for it."""
-        return await asyncio.get_running_loop().run_in_executor(self.lookers, what)
+    async def inspect(self, compute: Callable[[], Result]) -> Result:
+        """The result of `compute`, which runs in the one thread for inspections."""
+        return await asyncio.get_running_loop().run_in_executor(self.inspections, compute)
 
 
-def make_app(looking: Looking, engine: Engine, *, name: str) -> FastAPI:
-    """The application, without its gate (see `vitlab.serving.gate`, which bounds the bodies that come in here).
+def make_app(inspector: Inspector, engine: Engine, *, name: str) -> FastAPI:
+    """The application without its middleware, which limits the size of bodies (see `vitlab.serving.middleware`).
 
     Args:
-        looking: looks inside the model that is served.
-        engine: runs it.
+        inspector: of the model that is served.
+        engine: runs the model.
         name: of the model, to be shown.
     """
-    desk = Desk(
-        name, looking, Batcher(engine, looking.limits), ThreadPoolExecutor(2, "decode"), ThreadPoolExecutor(1, "look")
+    context = RouteContext(
+        name=name,
+        inspector=inspector,
+        batcher=Batcher(engine, inspector.limits),
+        decoders=ThreadPoolExecutor(2, "decode"),
+        inspections=ThreadPoolExecutor(1, "inspect"),
     )
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        with desk.decoders, desk.lookers:
-            async with desk.batcher.working():
+        with context.decoders, context.inspections:
+            async with context.batcher.running():
                 yield
 
     app = FastAPI(
-        title="vitlab", summary=f"Predictions of {name}, and looks inside it.", version="1",
+        title="vitlab", summary=f"Predictions of {name}, its attention maps and similarities.", version="1",
         docs_url=None, redoc_url=None, lifespan=lifespan, openapi_url=None, redirect_slashes=False,
     )  # fmt: skip
     _add_error_answers(app)
-    _add_api(app, desk)
-    _add_looks(app, desk)
+    _add_api(app, context)
+    _add_inspection(app, context)
     _add_pages(app)
     return app
 
@@ -178,56 +182,56 @@ def _add_error_answers(app: FastAPI) -> None:
         return JSONResponse({"error": error.detail}, error.status_code, dict(error.headers or {}))
 
 
-def _add_api(app: FastAPI, desk: Desk) -> None:
-    names = names_of(desk.looking.model)
+def _add_api(app: FastAPI, context: RouteContext) -> None:
+    names = class_names(context.inspector.model)
 
     @app.post("/api/predict", responses=ERRORS, openapi_extra=UPLOAD, response_model=Answer)
     async def predict(request: Request, top: int = Query(5, ge=1)) -> Any:
-        """The most probable classes of an image; fewer than `top` where the model has fewer."""
+        """The `top` most probable classes of an image, or all classes if the model has fewer."""
         if not names:
-            raise UserError("the model has no classes; serve one that was trained on classes")
-        probabilities_K = await desk.batcher.predict(await desk.image(request))
-        return {"predictions": best_of(probabilities_K, names, min(top, len(names)))}
+            raise UserError("the model has no classification head; serve a model that has one")
+        probabilities_K = await context.batcher.predict(await context.image(request))
+        return {"predictions": top_predictions(probabilities_K, names, min(top, len(names)))}
 
     @app.get("/api/model", response_model=ModelFacts)
     async def model() -> Any:
-        """What kind of model is served."""
-        return await desk.look(lambda: desk.looking.facts(desk.name))
+        """The model that is served: its input size, patches, layers and heads."""
+        return await context.inspect(lambda: context.inspector.facts(context.name))
 
     @app.get("/api/health", response_model=Health)
     async def health() -> Any:
         """Whether the server answers."""
-        return {"status": "ok", "waiting": desk.batcher.waiting}
+        return {"status": "ok", "waiting": context.batcher.waiting}
 
 
-def _add_looks(app: FastAPI, desk: Desk) -> None:
-    looking = desk.looking
+def _add_inspection(app: FastAPI, context: RouteContext) -> None:
+    inspector = context.inspector
 
-    @app.post("/api/look", responses=ERRORS, openapi_extra=UPLOAD, response_model=Look)
+    @app.post("/api/look", responses=ERRORS, openapi_extra=UPLOAD, response_model=ImageView)
     async def look(request: Request) -> Any:
-        """The image as the model sees it, and the attention rollout over it."""
-        image_HWC = await desk.image(request)
-        return await desk.look(lambda: looking.look(image_HWC))
+        """The image as the model receives it, and its attention rollout."""
+        image_HWC = await context.image(request)
+        return await context.inspect(lambda: inspector.view(image_HWC))
 
     @app.post("/api/attention", responses={**ERRORS, **MAPS_ANSWER}, openapi_extra=UPLOAD, response_class=Response)
     async def attention(request: Request, layer: int = Query(0, ge=0)) -> Response:
-        """What every token attends to in one layer: (heads, tokens, tokens)."""
-        image_HWC = await desk.image(request)
-        return _maps(await desk.look(lambda: looking.attention(image_HWC, layer)))
+        """The attention maps of one layer, shape (heads, tokens, tokens); each row is one token's attention."""
+        image_HWC = await context.image(request)
+        return _maps(await context.inspect(lambda: inspector.attention(image_HWC, layer)))
 
     @app.post("/api/similarity", responses={**ERRORS, **MAPS_ANSWER}, openapi_extra=UPLOAD, response_class=Response)
     async def similarity(request: Request, depth: int = Query(0, ge=0)) -> Response:
-        """How alike the patches' tokens are after `depth` layers: (patches, patches)."""
-        image_HWC = await desk.image(request)
-        return _maps(await desk.look(lambda: looking.similarity(image_HWC, depth)))
+        """Cosine similarity of the patch tokens after `depth` layers, shape (patches, patches)."""
+        image_HWC = await context.image(request)
+        return _maps(await context.inspect(lambda: inspector.similarity(image_HWC, depth)))
 
     @app.get("/api/positions", responses=MAPS_ANSWER, response_class=Response)
     async def positions() -> Response:
-        """How alike the position embeddings are: (patches, patches)."""
-        found = await desk.look(looking.position_similarity)
-        if found is None:
+        """Cosine similarity of the position embeddings, shape (patches, patches)."""
+        similarity = await context.inspect(inspector.position_similarity)
+        if similarity is None:
             raise UserError("this model has no position embeddings to compare")
-        return _maps(found)
+        return _maps(similarity)
 
 
 def _maps(maps: Maps) -> Response:

@@ -1,4 +1,4 @@
-"""Requests that arrive together are computed together: one bounded queue, one thread that works."""
+"""Dynamic batching: requests that arrive together are computed in one batch, from one bounded queue in one thread."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -17,24 +17,24 @@ Probabilities = NDArray[np.float32]  # (classes,)
 
 
 @dataclass(frozen=True, eq=False)
-class _Waiting:
-    """An image, and where its answer goes."""
+class _QueuedImage:
+    """An image in the queue, and the future that its requester awaits."""
 
     image_HWC: RGB
     answer: asyncio.Future[Probabilities]
 
 
 class Batcher:
-    """Gathers images into batches for an engine, in order of arrival.
+    """Collects images into batches for an engine, in order of arrival.
 
-    A batch is closed when it is full, or when its first image has waited `limits.gather_seconds`. While a batch is
-    computed the next one gathers, so that under load batches are full and nothing waits for the clock.
+    A batch is closed when it is full, or when its first image has waited `limits.gather_seconds`. While one batch is
+    computed the next one is collected, so that under load batches are full and no image waits for the timeout.
     """
 
     def __init__(self, engine: Engine, limits: Limits) -> None:
         self._engine = engine
         self._limits = limits
-        self._queue: asyncio.Queue[_Waiting] = asyncio.Queue(limits.waiting)
+        self._queue: asyncio.Queue[_QueuedImage] = asyncio.Queue(limits.waiting)
 
     @property
     def waiting(self) -> int:
@@ -49,14 +49,14 @@ class Batcher:
         """
         answer: asyncio.Future[Probabilities] = asyncio.get_running_loop().create_future()
         try:
-            self._queue.put_nowait(_Waiting(image_HWC, answer))
+            self._queue.put_nowait(_QueuedImage(image_HWC, answer))
         except asyncio.QueueFull:
-            raise Refused(429, "too many images are waiting; try again in a while") from None
+            raise Refused(429, "too many images are waiting; try again later") from None
         return await answer
 
     @asynccontextmanager
-    async def working(self) -> AsyncIterator[None]:
-        """Answers are given inside."""
+    async def running(self) -> AsyncIterator[None]:
+        """Requests are answered while this context is open."""
         with ThreadPoolExecutor(1, "predict") as thread:
             task = asyncio.create_task(self._work(thread))
             try:
@@ -69,12 +69,12 @@ class Batcher:
     async def _work(self, thread: ThreadPoolExecutor) -> None:
         while True:
             batch = await self._gather()
-            # A client that has gone away is not computed for.
-            batch = [waiting for waiting in batch if not waiting.answer.done()]
+            # Nothing is computed for a client that has disconnected.
+            batch = [queued for queued in batch if not queued.answer.done()]
             if batch:
                 await self._answer(batch, thread)
 
-    async def _gather(self) -> list[_Waiting]:
+    async def _gather(self) -> list[_QueuedImage]:
         batch = [await self._queue.get()]
         with suppress(TimeoutError):
             async with asyncio.timeout(self._limits.gather_seconds):
@@ -82,15 +82,15 @@ class Batcher:
                     batch.append(await self._queue.get())
         return batch
 
-    async def _answer(self, batch: list[_Waiting], thread: ThreadPoolExecutor) -> None:
-        images_BHWC = np.stack([waiting.image_HWC for waiting in batch])
+    async def _answer(self, batch: list[_QueuedImage], thread: ThreadPoolExecutor) -> None:
+        images_BHWC = np.stack([queued.image_HWC for queued in batch])
         try:
-            found_BK = await asyncio.get_running_loop().run_in_executor(thread, self._engine, images_BHWC)
-        except Exception as error:  # whatever it was, this batch fails with it, and the next one is tried
-            for waiting in batch:
-                if not waiting.answer.done():
-                    waiting.answer.set_exception(error)
+            probabilities_BK = await asyncio.get_running_loop().run_in_executor(thread, self._engine, images_BHWC)
+        except Exception as error:  # this batch fails with it, whatever it is, and the next one is tried
+            for queued in batch:
+                if not queued.answer.done():
+                    queued.answer.set_exception(error)
             return
-        for waiting, found_K in zip(batch, found_BK, strict=True):
-            if not waiting.answer.done():
-                waiting.answer.set_result(found_K)
+        for queued, probabilities_K in zip(batch, probabilities_BK, strict=True):
+            if not queued.answer.done():
+                queued.answer.set_result(probabilities_K)

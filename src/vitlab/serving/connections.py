@@ -1,4 +1,4 @@
-"""Connections that end: a bounded number, each with a time for every phase: slow clients take no place for long."""
+"""A bounded number of connections with a timeout for every phase, so that slow clients do not occupy the server."""
 
 import asyncio
 from typing import Any
@@ -12,11 +12,11 @@ from vitlab.serving.limits import Limits
 SHORT = "HTTP/1.1 {}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
 
 
-class PatientProtocol(H11Protocol):
-    """uvicorn's HTTP/1.1, which by itself waits for ever for a request's head and for a slow reader.
+class TimeoutProtocol(H11Protocol):
+    """uvicorn's HTTP/1.1 protocol with timeouts; by itself it waits forever for headers and for a slow reader.
 
     Args:
-        limits: how long and how many.
+        limits: timeouts, and the number of connections.
         config, server_state, app_state: uvicorn's own.
     """
 
@@ -31,10 +31,10 @@ class PatientProtocol(H11Protocol):
         super().__init__(config, server_state, app_state, _loop)
         self._limits = limits
         self._timer: asyncio.TimerHandle | None = None
-        self._timed: object = None  # the request that the timer is for; None is a head that is awaited
+        self._timed: object = None  # the request that the timer is for; None while headers are awaited
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """A client is there."""
+        """A client has connected."""
         super().connection_made(transport)
         if len(self.connections) > self._limits.connections:
             self._end("429 Too Many Requests")
@@ -42,7 +42,7 @@ class PatientProtocol(H11Protocol):
             self._start_timer(None)
 
     def data_received(self, data: bytes) -> None:
-        """Some of a request has come."""
+        """Part of a request has arrived."""
         super().data_received(data)
         running = self._running()
         if running is not None and running is not self._timed:
@@ -51,7 +51,7 @@ class PatientProtocol(H11Protocol):
             self._start_timer(None)
 
     def on_response_complete(self) -> None:
-        """An answer is sent; a request that was sent behind it begins at once."""
+        """A response has been sent; a pipelined request starts at once."""
         self._stop_timer()
         super().on_response_complete()
         running = self._running()
@@ -59,7 +59,7 @@ class PatientProtocol(H11Protocol):
             self._start_timer(running)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """The client has gone."""
+        """The connection is closed."""
         self._stop_timer()
         super().connection_lost(exc)
 
@@ -69,7 +69,7 @@ class PatientProtocol(H11Protocol):
     def _start_timer(self, timed: object) -> None:
         self._stop_timer()
         self._timed = timed
-        seconds = self._limits.head_seconds if timed is None else self._limits.answer_seconds
+        seconds = self._limits.header_seconds if timed is None else self._limits.response_seconds
         self._timer = self.loop.call_later(seconds, self._expire)
 
     def _stop_timer(self) -> None:

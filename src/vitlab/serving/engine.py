@@ -1,4 +1,4 @@
-"""What runs the model: PyTorch, or onnxruntime.
+"""The engines that run the model: PyTorch, or onnxruntime.
 
 Shapes: B images of a batch, H W height and width, C colours, K classes.
 """
@@ -16,7 +16,7 @@ from vitlab import weights
 from vitlab.data import loader
 from vitlab.data.images import RGB
 from vitlab.errors import UserError
-from vitlab.models.build import Model
+from vitlab.models.build import Model, probabilities
 from vitlab.runtime import Runtime
 
 Engine = Callable[[RGB], NDArray[np.float32]]  # prepared images_BHWC -> probabilities_BK
@@ -27,29 +27,29 @@ def make_engine(name: EngineName, model: Model, runtime: Runtime) -> Engine:
     """The engine of that name for a model with classes.
 
     Raises:
-        UserError: the engine's library is not installed, or its format cannot hold the model.
+        UserError: the engine's library is not installed, or the model cannot be exported to its format.
     """
     return onnx_engine(model) if name == "onnx" else torch_engine(model, runtime)
 
 
 def torch_engine(model: Model, runtime: Runtime) -> Engine:
-    """The model as it evaluates; it is brought to the device and into evaluation mode."""
+    """The model in PyTorch; it is moved to the device and set to evaluation mode."""
     model.eval().to(runtime.device)
 
-    def probabilities(images_BHWC: RGB) -> NDArray[np.float32]:
+    def run(images_BHWC: RGB) -> NDArray[np.float32]:
         with torch.inference_mode(), runtime.autocast():
             inputs_BCHW = loader.normalise(torch.from_numpy(images_BHWC), model.preprocessing, runtime.device)
-            found_BK: NDArray[np.float32] = model(inputs_BCHW).float().softmax(-1).cpu().numpy()
-        return found_BK
+            probabilities_BK: NDArray[np.float32] = probabilities(model(inputs_BCHW)).numpy()
+        return probabilities_BK
 
-    return probabilities
+    return run
 
 
 def onnx_engine(model: Model) -> Engine:
     """The model as an ONNX graph on the CPU.
 
     Raises:
-        UserError: the libraries for it are not installed, or the model is too large for one file.
+        UserError: its libraries are not installed, or the model is too large for one file.
     """
     try:
         import onnxruntime
@@ -60,10 +60,10 @@ def onnx_engine(model: Model) -> Engine:
         weights.save_model(model, file, format="onnx")
         session = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
 
-    def probabilities(images_BHWC: RGB) -> NDArray[np.float32]:
+    def run(images_BHWC: RGB) -> NDArray[np.float32]:
         inputs_BCHW = loader.normalise(torch.from_numpy(images_BHWC), model.preprocessing)
         (logits_BK,) = session.run(["logits"], {"images": inputs_BCHW.numpy()})
-        found_BK: NDArray[np.float32] = torch.from_numpy(logits_BK).softmax(-1).numpy()
-        return found_BK
+        probabilities_BK: NDArray[np.float32] = probabilities(torch.from_numpy(logits_BK)).numpy()
+        return probabilities_BK
 
-    return probabilities
+    return run

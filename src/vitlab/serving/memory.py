@@ -1,27 +1,21 @@
-"""What a server keeps of the memory that it has used."""
+"""How much freed memory the C library keeps, so that large images do not leave the server large."""
 
 import ctypes
 from contextlib import suppress
 
-LARGE_BYTES = 24 * 2**20  # more than ViT-B/16 takes for any result of 8 images: those are used again, which is faster
-KEPT_BYTES = 32 * 2**20  # at the end of the arena
-TRIM_THRESHOLD, MMAP_THRESHOLD, ARENA_MAX = -1, -3, -8  # mallopt's, from glibc's malloc.h
+ARENA_MAX = -8  # a parameter of mallopt, from glibc's malloc.h
 
 
-def return_large_buffers() -> None:
-    """From here on glibc returns every large buffer to the system at once; other C libraries are left alone.
+def use_one_arena() -> None:
+    """Make glibc serve all threads from one arena; other C libraries are left alone.
 
-    By itself it takes the largest buffer that was ever freed, up to 32 MiB, for its measure: smaller ones lie in arenas
-    then, one for each thread, and each keeps up to 64 MiB that `malloc_trim` does not reach: one arena is enough.
+    By default each thread has an arena of its own, which keeps up to 64 MiB that `malloc_trim` does not reach.
     """
-    with suppress(AttributeError, OSError, TypeError):  # no mallopt, or no library to find it in
-        mallopt = ctypes.CDLL(None).mallopt
-        mallopt(MMAP_THRESHOLD, LARGE_BYTES)
-        mallopt(TRIM_THRESHOLD, KEPT_BYTES)
-        mallopt(ARENA_MAX, 1)
+    with suppress(AttributeError, OSError, TypeError):  # the C library has no mallopt, or cannot be opened
+        ctypes.CDLL(None).mallopt(ARENA_MAX, 1)
 
 
-def give_back() -> None:
-    """Returns freed memory to the system, as far as glibc can; worth its milliseconds after a large image only."""
+def trim_memory() -> None:
+    """Return freed memory to the system, as far as glibc can; its milliseconds pay off after large images only."""
     with suppress(AttributeError, OSError, TypeError):
         ctypes.CDLL(None).malloc_trim(0)

@@ -1,4 +1,4 @@
-"""A model behind a socket of this machine."""
+"""A model served on a socket of this machine."""
 
 import functools
 import logging
@@ -13,17 +13,17 @@ from vitlab.errors import UserError
 from vitlab.models.build import Model
 from vitlab.runtime import Runtime
 from vitlab.serving.app import make_app
-from vitlab.serving.connections import PatientProtocol
+from vitlab.serving.connections import TimeoutProtocol
 from vitlab.serving.engine import EngineName, make_engine
-from vitlab.serving.gate import App, Gate
+from vitlab.serving.inspector import Inspector
 from vitlab.serving.limits import Limits
-from vitlab.serving.looking import Looking
-from vitlab.serving.memory import return_large_buffers
+from vitlab.serving.memory import use_one_arena
+from vitlab.serving.middleware import App, GuardMiddleware
 
 BACKLOG = 128
 
 
-def make_gated_app(
+def make_served_app(
     model: Model,
     runtime: Runtime,
     *,
@@ -31,16 +31,16 @@ def make_gated_app(
     host: str,
     engine: EngineName = "pytorch",
     limits: Limits | None = None,
-) -> Gate:
-    """The whole ASGI application: the model, its routes, and the gate before them.
+) -> GuardMiddleware:
+    """The complete ASGI application: the model, its routes, and the middleware in front of them.
 
     Args:
-        model: any of vitlab's; it is brought to the device and into evaluation mode.
+        model: any model of vitlab; it is moved to the device and set to evaluation mode.
         runtime: device and precision.
-        name: what the page calls the model.
-        host: the address that is listened on; requests for another host are refused.
-        engine: what answers `/api/predict`; looks inside are PyTorch's always.
-        limits: how much is taken on; the default where not given.
+        name: of the model, shown on the page.
+        host: the address that the server listens on; requests for another host are refused.
+        engine: runs the model for `/api/predict`; inspections always run in PyTorch.
+        limits: sizes, timeouts and numbers of requests; the defaults if not given.
 
     Raises:
         UserError: the engine cannot run the model.
@@ -49,15 +49,15 @@ def make_gated_app(
     run = make_engine(engine, model, runtime)
     model.eval().to(runtime.device)
     height, width = model.preprocessing.size
-    run(np.zeros((1, height, width, 3), np.uint8))  # what is wrong shows now, and the first client need not wait
-    return Gate(cast(App, make_app(Looking(model, runtime, limits), run, name=name)), limits, host)
+    run(np.zeros((1, height, width, 3), np.uint8))  # errors show now, and the first client need not wait
+    return GuardMiddleware(cast(App, make_app(Inspector(model, runtime, limits), run, name=name)), limits, host)
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """A socket that listens there; port 0 takes a free one.
+    """A listening socket; port 0 takes a free port.
 
     Raises:
-        UserError: the place is taken, or not this machine's.
+        UserError: the port is in use, or the address is not this machine's.
     """
     try:
         family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
@@ -70,11 +70,11 @@ def listen(host: str, port: int) -> socket.socket:
     return listener
 
 
-def make_server(app: Gate, limits: Limits) -> uvicorn.Server:
-    """The application in a uvicorn server; `server.run(sockets=[...])` serves until a signal or `should_exit`."""
+def make_server(app: GuardMiddleware, limits: Limits) -> uvicorn.Server:
+    """A uvicorn server for the application; `server.run(sockets=[...])` serves until a signal or `should_exit`."""
     for name in ("uvicorn.error", "python_multipart"):
-        logging.getLogger(name).setLevel(logging.ERROR)  # not a line for every malformed request
-    protocol = functools.partial(PatientProtocol, limits)
+        logging.getLogger(name).setLevel(logging.ERROR)  # no line for every malformed request
+    protocol = functools.partial(TimeoutProtocol, limits)
     config = uvicorn.Config(
         cast(Callable[..., Any], app), http=cast(Any, protocol), ws="none", loop="asyncio", lifespan="on",
         log_config=None, access_log=False, server_header=False, date_header=False, proxy_headers=False,
@@ -84,7 +84,7 @@ def make_server(app: Gate, limits: Limits) -> uvicorn.Server:
     return uvicorn.Server(config)
 
 
-def serve(app: Gate, listener: socket.socket, limits: Limits) -> None:
-    """Answer requests until the process is asked to stop."""
-    return_large_buffers()
+def serve(app: GuardMiddleware, listener: socket.socket, limits: Limits) -> None:
+    """Answer requests until the process receives a signal to stop."""
+    use_one_arena()
     make_server(app, limits).run(sockets=[listener])

@@ -5,6 +5,7 @@ import math
 import os
 import time
 from collections.abc import Callable
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
@@ -12,10 +13,49 @@ import torch
 from vitlab.models.build import Model
 from vitlab.recipes import cost, hardware
 from vitlab.runtime import Runtime, all_reduce_sum
-from vitlab.training.progress import StepMetrics
 from vitlab.training.step import StepResult
 
 MUCH_WAITING = 0.05
+
+
+@dataclass(frozen=True)
+class StepMetrics:
+    """The metrics shown and logged at a step: means over the steps since the last ones.
+
+    Attributes:
+        step: updates done.
+        loss, accuracy: of the training images, each as classified before its update.
+        images_per_second: of all processes.
+        learning_rate: of the step.
+        data_wait: share of the time that training waited for images.
+        memory_bytes: peak memory of tensors on a GPU; memory of the process elsewhere.
+        seconds_left: at this speed.
+        mfu: model FLOPs utilisation, a share of the devices' bfloat16 peak; None if no peak is known.
+        energy_joules: energy of the run's GPUs since the last such number, without evaluations; None if unknown.
+    """
+
+    step: int
+    loss: float
+    accuracy: float
+    images_per_second: float
+    learning_rate: float
+    data_wait: float = 0.0
+    memory_bytes: int = 0
+    seconds_left: float = 0.0
+    mfu: float | None = None
+    energy_joules: float | None = None
+
+    def numbers(self) -> dict[str, float]:
+        """As they are logged, without what is unknown."""
+        return {name: value for name, value in asdict(self).items() if value is not None}
+
+    def text(self) -> str:
+        """As they are shown."""
+        mfu = "" if self.mfu is None else f"  mfu {self.mfu:.0%}"
+        return (
+            f"loss {self.loss:.3f}  acc {self.accuracy:.1%}  lr {self.learning_rate:.2g}  "
+            f"{self.images_per_second:,.0f} img/s{mfu}  wait {self.data_wait:.0%}  {self.memory_bytes / 1e9:.1f} GB"
+        )
 
 
 class MetricsTracker:

@@ -13,6 +13,7 @@ from vitlab.data.prefetch import prefetched
 from vitlab.data.sources import Source
 from vitlab.errors import Interrupted, TrainingFailed, UserError
 from vitlab.models.build import Model
+from vitlab.progress import Progress
 from vitlab.recipes.schema import Recipe
 from vitlab.runtime import Runtime, seeded
 from vitlab.training import checkpoint, loggers, memory, parallel
@@ -22,7 +23,6 @@ from vitlab.training.divergence import Diverged, FiniteWatch
 from vitlab.training.metrics import MetricsTracker
 from vitlab.training.microbatches import MicrobatchMaker
 from vitlab.training.optimizers import learning_rate
-from vitlab.training.progress import Display
 from vitlab.training.rank_sync import RankSync, Synced
 from vitlab.training.run_directory import RunDirectory
 from vitlab.training.signals import StopRequest, watching
@@ -45,7 +45,7 @@ class Trainer:
         source: the training images.
         run: where checkpoints, metrics and the finished model are written.
         runtime: device, precision and processes.
-        display: shows progress.
+        progress: shows how far training has come.
         hooks: called in the first process with (step, model) every `recipe.evaluate_every` steps and at the end, on
             the weights that are kept (the average, if there is one); what they return is logged. If that has a
             "validation_top1", the weights with the highest one are kept.
@@ -62,12 +62,12 @@ class Trainer:
         run: RunDirectory,
         *,
         runtime: Runtime,
-        display: Display,
+        progress: Progress,
         hooks: Sequence[Hook] = (),
     ) -> None:
         self._recipe, self._model, self._source, self._run = recipe, model, source, run
         self._runtime = runtime = replace(runtime, compute=runtime.compute_of(recipe.scale.precision))
-        self._display, self._hooks = display, hooks
+        self._progress, self._hooks = progress, hooks
         _check_batch(recipe, runtime)
         model.to(runtime.device)
         threads = thread_replicas_of(recipe, model, runtime)
@@ -138,7 +138,7 @@ class Trainer:
                 raise
             self._ranks.settle()
             if self._runtime.is_first and self._workers != 0 and (advice := self._metrics.advice()):
-                self._display.say(advice)
+                self._progress.print(advice)
 
     def _batches(self, first: int) -> Generator[Batch]:
         """The batches from a step on, on the device, in a form that can be closed early."""
@@ -154,7 +154,7 @@ class Trainer:
     def _count_skipped(self, batch: Batch, synced: Synced) -> None:
         progress = self._state.progress
         if batch.skipped and not progress.skipped_images:
-            self._display.say(f"left out: {batch.skipped[0]}; others like it are counted")
+            self._progress.print(f"left out: {batch.skipped[0]}; others like it are counted")
         progress.skipped_images += synced.skipped
         progress.skipped_steps += not synced.rows
 
@@ -200,7 +200,7 @@ class Trainer:
         skipped = self._state.progress.skipped_images
         self._write(step, {**now.numbers(), **({"skipped_images": skipped} if skipped else {})})
         if self._runtime.is_first:
-            self._display.show(now)
+            self._progress.update(step, now.text())
 
     def _evaluate(self, step: int) -> None:
         self._finite.settle()
@@ -208,7 +208,7 @@ class Trainer:
         if numbers:
             self._write(step, numbers)
             text = "  ".join(f"{name} {value:.4g}" for name, value in numbers.items())
-            self._display.say(f"step {step}: {text}")
+            self._progress.print(f"step {step}: {text}")
         self._metrics.restart_clock()
 
     def _write(self, step: int, numbers: dict[str, float]) -> None:

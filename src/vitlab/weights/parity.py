@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from safetensors.torch import load_file
 from torch import Tensor
 
 from vitlab.errors import UserError
@@ -155,8 +156,6 @@ def _through_transformers(model: Model, path: Path, images_BCHW: Tensor) -> Tens
 @torch.no_grad()
 def _through_torchvision(model: Model, path: Path, images_BCHW: Tensor) -> Tensor:
     declare_torchvision_operators()
-    from safetensors.torch import load_file
-
     vision_transformer = importlib.import_module("torchvision.models.vision_transformer")
     config = model.config
     assert isinstance(config, ViTConfig)

@@ -1,4 +1,4 @@
-// Numbers and colours: 16-bit floats out of bytes, and a map from [0, 1] to colours that is even to the eye.
+// Numbers and colours: decodes 16-bit floats, and maps [0, 1] to a perceptually uniform colour scale.
 
 const HALF = halfTable();
 const ANCHORS = [
@@ -31,7 +31,7 @@ function colourTable() {
   return table;
 }
 
-/** Little-endian 16-bit floats as numbers. */
+/** Decodes little-endian 16-bit floats. */
 export function halves(buffer) {
   const view = new DataView(buffer);
   const numbers = new Float32Array(buffer.byteLength / 2);
@@ -39,7 +39,7 @@ export function halves(buffer) {
   return numbers;
 }
 
-/** An image of `columns` pixels a row, each the colour of its value between `least` and `most`. */
+/** An image with `columns` pixels per row, each coloured by its value between `least` and `most`. */
 export function heatImage(values, columns, least, most) {
   const image = new ImageData(columns, values.length / columns);
   const spread = most - least || 1;
@@ -50,7 +50,7 @@ export function heatImage(values, columns, least, most) {
   return image;
 }
 
-/** A share as people write it. */
+/** A share as a percentage. */
 export function percent(share) {
   const value = 100 * share;
   const digits = value === 0 || value >= 9.95 ? 0 : value >= 0.095 ? 1 : 2;

@@ -1,20 +1,20 @@
-// The inspector: an image goes to the server, what comes back is drawn. Text from the server is set as text, never as markup.
+// The inspector page: sends an image to the server and draws the response. Text from the server is set as text, never as markup.
 
 import { COLOURS, halves, heatImage, percent } from "/heat.js";
 
 const at = (id) => document.getElementById(id);
 const HINTS = {
-  attention: "What the chosen patch takes from, in one layer and head; brighter is more. Early layers often look close by, "
-    + "later ones at whole things; heads of one layer differ.",
-  rollout: "Where the whole model's answer comes from, followed back through the attention of all layers. Look for the "
-    + "bright parts to lie on what the image is of.",
-  similarity: "How alike the patches' tokens are to the chosen one, after so many layers (cosine). Look for the patches of "
-    + "one thing growing alike with depth.",
-  positions: "How alike the position embeddings are to the chosen patch's (cosine); it is the same for every image. Look for "
-    + "the patch's own row and column standing out.",
+  attention: "The patches that the selected patch attends to, in one layer and head; brighter means more attention. Early layers "
+    + "often attend to neighbouring patches, later layers to entire objects, and the heads of a layer differ.",
+  rollout: "How much each patch contributes to the model's output, traced back through the attention of all layers. Check "
+    + "whether the bright areas lie on the main object of the image.",
+  similarity: "Cosine similarity between the token of the selected patch and those of all patches, after the given number of "
+    + "layers. Patches of the same object often become more similar with depth.",
+  positions: "Cosine similarity between the position embedding of the selected patch and those of all patches; it is the same for "
+    + "every image. Check whether the row and the column of the patch stand out.",
 };
 const state = {
-  model: null, blob: null, picture: null, look: null, view: "attention", layer: 1, head: -1, patch: 0, held: false,
+  model: null, blob: null, picture: null, look: null, view: "attention", layer: 1, head: -1, patch: 0, pinned: false,
   maps: new Map(), image: 0,
 };
 
@@ -44,7 +44,7 @@ async function start() {
 function allowViews() {
   const model = state.model;
   const reasons = {
-    attention: model.attention, rollout: model.attention, similarity: model.rows ? "" : "a ResNet has no tokens",
+    attention: model.attention, rollout: model.attention, similarity: model.rows ? "" : "a ResNet has no patch tokens",
     positions: model.positions,
   };
   for (const radio of document.querySelectorAll("input[name=view]")) {
@@ -62,7 +62,7 @@ function makeHeads() {
   for (let head = -1; head < state.model.heads; head += 1) {
     const label = document.createElement("label");
     const radio = Object.assign(document.createElement("input"), { type: "radio", name: "head", value: head, checked: head < 0 });
-    radio.setAttribute("aria-label", head < 0 ? "Mean of all heads" : `Head ${head + 1}`);
+    radio.setAttribute("aria-label", head < 0 ? "Mean over all heads" : `Head ${head + 1}`);
     const canvas = Object.assign(document.createElement("canvas"), { width: state.model.columns, height: state.model.rows });
     canvas.setAttribute("aria-hidden", "true");
     const text = document.createElement("span");
@@ -87,8 +87,8 @@ function listen() {
   at("layer").addEventListener("input", (event) => { state.layer = Number(event.target.value); show(); });
   for (const id of ["class-token", "residual"]) at(id).addEventListener("change", show);
   const picture = at("picture");
-  picture.addEventListener("pointermove", (event) => { if (!state.held) choose(patchAt(event)); });
-  picture.addEventListener("click", (event) => { choose(patchAt(event)); state.held = !state.held; draw(); });
+  picture.addEventListener("pointermove", (event) => { if (!state.pinned) choose(patchAt(event)); });
+  picture.addEventListener("click", (event) => { choose(patchAt(event)); state.pinned = !state.pinned; draw(); });
   picture.addEventListener("keydown", onKey);
   new ResizeObserver(() => { if (state.look) draw(); }).observe(picture);
 }
@@ -100,7 +100,7 @@ function onKey(event) {
     ArrowUp: [row - 1, column], ArrowDown: [row + 1, column], ArrowLeft: [row, column - 1], ArrowRight: [row, column + 1],
     Home: [row, 0], End: [row, columns - 1],
   };
-  if (event.key === "Enter" || event.key === " ") state.held = !state.held;
+  if (event.key === "Enter" || event.key === " ") state.pinned = !state.pinned;
   else if (moves[event.key]) {
     const [toRow, toColumn] = moves[event.key];
     state.patch = Math.min(rows - 1, Math.max(0, toRow)) * columns + Math.min(columns - 1, Math.max(0, toColumn));
@@ -140,12 +140,12 @@ async function take(file) {
     picture.src = look.picture;
     await picture.decode();
     if (image !== state.image) return;
-    Object.assign(state, { blob: file, look, picture, held: false });
+    Object.assign(state, { blob: file, look, picture, pinned: false });
     for (const key of [...state.maps.keys()]) if (key !== "positions") state.maps.delete(key);
     if (answer) list(answer.predictions);
     at("drop").classList.add("small");
     at("drop").querySelector("b").textContent = "Another image:";
-    at("drop").querySelector("span").textContent = "drop it anywhere, choose a file, or paste one.";
+    at("drop").querySelector("span").textContent = "drop it anywhere, choose a file, or paste an image.";
     at("work").hidden = false;
     await show();
   } catch (error) {
@@ -169,7 +169,7 @@ function list(predictions) {
   }));
 }
 
-/** Brings what the controls ask for, and draws it. */
+/** Fetches what the controls select, and draws it. */
 async function show() {
   const { view, model } = state;
   const deep = view === "similarity";
@@ -207,7 +207,7 @@ function keyOf() {
   return state.view === "positions" ? "positions" : "";
 }
 
-/** Keeps the maps that were seen last, up to some 200 MB. */
+/** Keeps the most recent maps, up to about 200 MB. */
 function keep(key, map) {
   state.maps.set(key, map);
   let size = [...state.maps.values()].reduce((sum, { values }) => sum + values.byteLength, 0);
@@ -218,7 +218,7 @@ function keep(key, map) {
   }
 }
 
-/** Values for every patch in one head, -1 being the mean of all; and what goes to the class token. */
+/** The attention to every patch in one head (-1: the mean over all heads), and to the class token. */
 function attentionOf(map, head) {
   const [heads, tokens] = map.shape;
   const prefix = state.model.class_token ? 1 : 0;
@@ -264,7 +264,7 @@ function draw() {
   at("most").textContent = text(most);
   at("said").textContent = sentence(found, most, text);
   at("keys").hidden = state.view === "rollout";
-  canvas.setAttribute("aria-label", `The image under a heat map: ${at("hint").textContent}`);
+  canvas.setAttribute("aria-label", `The image with a heat map: ${at("hint").textContent}`);
   if (state.view === "attention") thumbnails();
 }
 
@@ -288,7 +288,7 @@ function outline(context, patch) {
   const [width, height] = [context.canvas.width / columns, context.canvas.height / rows];
   const [left, top] = [(patch % columns) * width, Math.floor(patch / columns) * height];
   const thick = Math.max(2, 2 * devicePixelRatio);
-  for (const [colour, line] of [["#000000", 2.5 * thick], [state.held ? "#7fd0ff" : "#ffffff", thick]]) {
+  for (const [colour, line] of [["#000000", 2.5 * thick], [state.pinned ? "#7fd0ff" : "#ffffff", thick]]) {
     context.strokeStyle = colour;
     context.lineWidth = line;
     context.strokeRect(left, top, width, height);
@@ -311,16 +311,16 @@ function usesClassToken() {
 function sentence({ patches, classToken }, most, text) {
   const place = (patch) => `row ${Math.floor(patch / state.model.columns) + 1}, column ${(patch % state.model.columns) + 1}`;
   const best = place(patches.indexOf(most));
-  if (state.view === "rollout") return `Most of the output, ${text(most)}, comes from ${best}.`;
+  if (state.view === "rollout") return `The patch in ${best} contributes most to the output (${text(most)}).`;
   if (state.view !== "attention") {
     const others = patches.map((value, index) => (index === state.patch ? -2 : value));
     const nearest = others.indexOf(Math.max(...others));
-    return `The patch in ${place(state.patch)} is most like the one in ${place(nearest)} (${text(others[nearest])}).`;
+    return `The patch in ${place(state.patch)} is most similar to the one in ${place(nearest)} (${text(others[nearest])}).`;
   }
   const from = usesClassToken() ? "The class token" : `The patch in ${place(state.patch)}`;
-  const head = state.head < 0 ? "on the mean of all heads" : `in head ${state.head + 1}`;
-  const rest = classToken === null ? "" : ` ${percent(classToken)} goes to the class token.`;
-  return `${from} looks most at ${best} (${text(most)}), ${head} of layer ${state.layer}.${rest}`;
+  const head = state.head < 0 ? "in the mean over all heads" : `in head ${state.head + 1}`;
+  const rest = classToken === null ? "" : ` The class token receives ${percent(classToken)}.`;
+  return `${from} attends most to ${best} (${text(most)}) ${head} of layer ${state.layer}.${rest}`;
 }
 
 function paintScale() {
@@ -332,10 +332,10 @@ function paintScale() {
 async function ask(path, file = null) {
   const type = file && file.type.startsWith("image/") ? file.type : "application/octet-stream";
   const request = file ? { method: "POST", body: file, headers: { "Content-Type": type } } : {};
-  const response = await fetch(path, request).catch(() => { throw new Error("The server does not answer; is it still running?"); });
+  const response = await fetch(path, request).catch(() => { throw new Error("The server does not respond. Is it still running?"); });
   if (response.ok) return response;
   const said = await response.json().catch(() => ({}));
-  throw new Error(said.error || `The server answered ${response.status}.`);
+  throw new Error(said.error || `The server responded with status ${response.status}.`);
 }
 
 function busy(is) {

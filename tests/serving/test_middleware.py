@@ -1,4 +1,4 @@
-"""Requests that are turned away, each with its reason, and the next good one answered as ever."""
+"""Requests that are refused, each with its reason, and the next valid one is served as before."""
 
 import json
 import socket
@@ -8,8 +8,9 @@ import zlib
 import pytest
 
 from serving.servers import ask, encoded, form, noise, predict, serving
-from vitlab.serving.gate import Gate, _name_of
+from vitlab.data.decoding.pillow import MAX_PIXELS
 from vitlab.serving.limits import Limits
+from vitlab.serving.middleware import GuardMiddleware, _name_of
 
 
 def refused(answer, status, said):
@@ -42,21 +43,21 @@ def test_no_host_is_refused(port):
 @pytest.mark.parametrize("origin", ["http://evil.example", "null", "https://127.0.0.1:{}", "http://127.0.0.1:1"])
 def test_another_origin_is_refused(port, origin):
     answer = ask(port, "/api/predict", encoded(noise()), content_type="image/png", Origin=origin.format(port))
-    refused(answer, 403, "another web page")
+    refused(answer, 403, "other websites")
 
 
 def test_our_own_origin_is_served_and_a_cross_site_fetch_is_not(port):
     own = f"http://127.0.0.1:{port}"
     assert ask(port, "/api/predict", encoded(noise()), content_type="image/png", Origin=own)[0] == 200
-    refused(ask(port, "/api/model", Sec_Fetch_Site="cross-site"), 403, "another web page")
+    refused(ask(port, "/api/model", Sec_Fetch_Site="cross-site"), 403, "other websites")
     assert ask(port, "/", Sec_Fetch_Site="cross-site")[0] == 200, "a link from elsewhere may lead here"
 
 
 def test_listening_everywhere_takes_addresses_and_no_names():
-    gate = Gate(None, Limits(), "0.0.0.0")
-    assert gate._is_ours("192.168.1.2:8000")
-    assert gate._is_ours("[fe80::1]:8000")
-    assert not gate._is_ours("evil.example:8000")
+    guard = GuardMiddleware(None, Limits(), "0.0.0.0")
+    assert guard._is_ours("192.168.1.2:8000")
+    assert guard._is_ours("[fe80::1]:8000")
+    assert not guard._is_ours("evil.example:8000")
     assert _name_of("[::1]:80") == "::1"
 
 
@@ -70,11 +71,13 @@ def test_what_is_too_large_is_refused_whether_its_length_is_told_or_not(model):
         data = encoded(noise(shape=(90, 90, 3)))
         expected = predict(port, data)
         too_many = noise(shape=(200, 200, 3)).tobytes()
-        refused(ask(port, "/api/predict", too_many, content_type="image/png"), 413, "50,000 bytes")
+        refused(ask(port, "/api/predict", too_many, content_type="image/png"), 413, "limit of 50,000 bytes")
         pieces = (too_many[start : start + 1000] for start in range(0, len(too_many), 1000))
-        refused(ask(port, "/api/predict", pieces, content_type="image/png"), 413, "50,000 bytes")
+        refused(ask(port, "/api/predict", pieces, content_type="image/png"), 413, "limit of 50,000 bytes")
         refused(ask(port, "/api/predict", bomb(101, 100), content_type="image/png"), 413, "101 x 100 pixels")
-        refused(ask(port, "/api/predict", bomb(60_000, 60_000), content_type="image/png"), 413, "that are decoded")
+        refused(
+            ask(port, "/api/predict", bomb(60_000, 60_000), content_type="image/png"), 413, f"{MAX_PIXELS:,} pixels"
+        )
         assert predict(port, data) == expected
 
 
@@ -104,10 +107,10 @@ def test_bodies_together_are_bounded(model):
     [
         (b"--x--\r\n", "multipart/form-data", "no boundary"),
         (b"nonsense", "multipart/form-data; boundary=x", "malformed"),
-        (form(("image", "a", b"z"))[0][:-20], "multipart/form-data; boundary=frontier", "cut short"),
+        (form(("image", "a", b"z"))[0][:-20], "multipart/form-data; boundary=frontier", "truncated"),
         (*form(("file", "a", b"z")), "0 fields 'image'"),
         (*form(("image", "a", b"z"), ("image", "b", b"z")), "2 fields 'image'"),
-        (*form(*[(f"f{number}", "a", b"z") for number in range(40)]), "more than 16 parts"),
+        (*form(*[(f"f{number}", "a", b"z") for number in range(40)]), "more than 16 fields"),
         (b"--x\r\n" + b"A: b\r\n" * 100, "multipart/form-data; boundary=x", "malformed"),
         (b"--x\r\nA: " + b"b" * 10_000, "multipart/form-data; boundary=x", "malformed"),
         (b"", "multipart/form-data; boundary=" + "x" * 300, "malformed"),
@@ -166,7 +169,7 @@ def test_other_methods_are_not_allowed(port, method):
 
 
 def test_maps_that_are_too_large_are_not_sent(model):
-    with serving(model, Limits(answer_bytes=1000)) as port:
+    with serving(model, Limits(response_bytes=1000)) as port:
         answer = ask(port, "/api/attention", encoded(noise()), content_type="image/png")
         refused(answer, 413, "too large to send")
 
@@ -194,7 +197,7 @@ HEAD = b"POST /api/predict HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: image/pn
 
 
 def test_slow_clients_are_not_waited_for(model):
-    with serving(model, Limits(head_seconds=0.3, body_seconds=0.3, idle_seconds=0.3)) as port:
+    with serving(model, Limits(header_seconds=0.3, body_seconds=0.3, idle_seconds=0.3)) as port:
         assert b" 408 " in raw(port, b"")
         assert b" 408 " in raw(port, b"GET / HTTP/1.1\r\nHost:")
         assert b" 408 " in raw(port, HEAD + b"Content-Length: 100\r\n\r\nab")
@@ -205,13 +208,13 @@ def test_slow_clients_are_not_waited_for(model):
 
 
 def test_requests_sent_behind_one_another_are_all_answered(model):
-    with serving(model, Limits(head_seconds=0.5, idle_seconds=0.3)) as port:
+    with serving(model, Limits(header_seconds=0.5, idle_seconds=0.3)) as port:
         one = b"GET /api/health HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"
         assert raw(port, 3 * one).count(b"HTTP/1.1 200") == 3
 
 
 def test_connections_are_bounded(model):
-    with serving(model, Limits(connections=3, head_seconds=20)) as port:
+    with serving(model, Limits(connections=3, header_seconds=20)) as port:
         held = [socket.create_connection(("127.0.0.1", port), timeout=30) for _ in range(8)]
         turned_away = [received(connection) for connection in held[3:]]
         assert all(b" 429 " in answer for answer in turned_away)

@@ -1,8 +1,8 @@
-"""What a request must be before anything is done for it: from here, of a kind that is served, small, and in time.
+"""Middleware that checks every request before the application sees it: origin, content type, size and time.
 
-A server on 127.0.0.1 is reachable by every web page that the same person's browser shows. So a request's Host must be
-this server's (against DNS rebinding), its Origin too (against forged requests), and no type of body is taken that a
-foreign page may send without asking.
+A server on 127.0.0.1 can be reached by every website that is open in the same user's browser. So the Host of a
+request must be this server's (against DNS rebinding), its Origin too (against cross-site request forgery), and content
+types that other websites may send without a CORS preflight are refused.
 """
 
 import asyncio
@@ -22,7 +22,7 @@ Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 LOOPBACK = frozenset(["127.0.0.1", "localhost", "::1"])
-LOOKING = frozenset(["/api/look", "/api/attention", "/api/similarity"])
+INSPECTION_PATHS = frozenset(["/api/look", "/api/attention", "/api/similarity"])
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data: blob:; connect-src 'self'; "
     "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
@@ -37,12 +37,12 @@ HEADERS = [
 ]
 
 
-class Gate:
-    """ASGI middleware: lets requests in with their whole body read, or answers 4xx.
+class GuardMiddleware:
+    """ASGI middleware: passes requests on with their complete body, or responds with 4xx.
 
     Args:
-        app: what serves the requests that are let in.
-        limits: how much is taken on.
+        app: the application behind it.
+        limits: sizes, timeouts and numbers of requests.
         host: the address that the server listens on.
     """
 
@@ -51,15 +51,15 @@ class Gate:
         self._limits = limits
         self._host = host
         self._held_bytes = 0
-        self._looking = 0
+        self._inspections = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve one request, or the server's start and end."""
+        """Serve one request, or the start and end of the server."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
         sender = _with_headers(send)
-        with _Held(self) as held:
+        with _HeldBytes(self) as held:
             try:
                 self._check_origin(scope)
                 with self._slot(scope["path"]):
@@ -71,33 +71,33 @@ class Gate:
     def _check_origin(self, scope: Scope) -> None:
         hosts, origins = _all(scope, b"host"), _all(scope, b"origin")
         if len(hosts) != 1 or not self._is_ours(hosts[0]):
-            raise Refused(421, "this server does not answer under that name; open it by its address")
+            raise Refused(421, "this server is not known by that name; open it by its address")
         if any(origin.lower() != f"{scope['scheme']}://{hosts[0].lower()}" for origin in origins):
-            raise Refused(403, "another web page may not use this server")
+            raise Refused(403, "other websites may not use this server")
         foreign = _all(scope, b"sec-fetch-site")
         if scope["path"].startswith("/api/") and any(site in ("cross-site", "same-site") for site in foreign):
-            raise Refused(403, "another web page may not use this server")
+            raise Refused(403, "other websites may not use this server")
 
     def _is_ours(self, host: str) -> bool:
         name = _name_of(host.lower())
         if name in LOOPBACK or name == self._host.lower():
             return True
-        # Listening everywhere: an address cannot be rebound, a name can.
+        # On all interfaces any address is accepted but no name: DNS rebinding needs a name.
         return self._host in ("0.0.0.0", "::") and _is_address(name)
 
     @contextmanager
     def _slot(self, path: str) -> Iterator[None]:
-        """One of the places of those that look inside the model, held until the answer is sent."""
-        looks = path in LOOKING
-        if looks and self._looking >= self._limits.looking:
-            raise Refused(429, "too many are looking inside the model; try again in a while")
-        self._looking += looks
+        """One of the slots for inspections, held until the response is sent; other paths need none."""
+        inspects = path in INSPECTION_PATHS
+        if inspects and self._inspections >= self._limits.inspections:
+            raise Refused(429, "too many inspections at once; try again later")
+        self._inspections += inspects
         try:
             yield
         finally:
-            self._looking -= looks
+            self._inspections -= inspects
 
-    async def _body(self, scope: Scope, receive: Receive, held: "_Held") -> bytes:
+    async def _body(self, scope: Scope, receive: Receive, held: "_HeldBytes") -> bytes:
         if scope["method"] != "POST":
             return b""
         if not is_image_type("".join(_all(scope, b"content-type")[:1])):
@@ -111,15 +111,15 @@ class Gate:
                     raise self._too_large()
                 return await self._read(receive, held)
         except TimeoutError:
-            raise Refused(408, f"the body was not there after {self._limits.body_seconds:g} seconds") from None
+            raise Refused(408, f"the body did not arrive within {self._limits.body_seconds:g} seconds") from None
 
-    async def _read(self, receive: Receive, held: "_Held") -> bytes:
+    async def _read(self, receive: Receive, held: "_HeldBytes") -> bytes:
         pieces: list[bytes] = []
         size, more = 0, True
         while more:
             message = await receive()
             if message["type"] == "http.disconnect":
-                raise Refused(400, "the client went away")
+                raise Refused(400, "the client disconnected")
             piece = message.get("body", b"")
             more = message.get("more_body", False)
             size += len(piece)
@@ -130,12 +130,12 @@ class Gate:
                     await self._drain(receive)
                 if size > self._limits.body_bytes:
                     raise self._too_large()
-                raise Refused(429, "too much is being sent at a time; try again in a while")
+                raise Refused(429, "too much data is being sent at once; try again later")
             pieces.append(piece)
         return b"".join(pieces)
 
     async def _drain(self, receive: Receive) -> None:
-        """Lets a client finish sending, up to a bound: one that still sends when it is cut off sees no answer."""
+        """Read and discard the rest of a body, up to a bound: a client sees no response while it is still sending."""
         left = 2 * self._limits.body_bytes
         while left > 0:
             message = await receive()
@@ -144,29 +144,29 @@ class Gate:
                 return
 
     def _too_large(self) -> Refused:
-        return Refused(413, f"the body has more than the {self._limits.body_bytes:,} bytes that are taken")
+        return Refused(413, f"the body is larger than the limit of {self._limits.body_bytes:,} bytes")
 
     def hold(self, count: int) -> None:
-        """Count bytes of bodies in memory."""
+        """Add to the number of bytes of request bodies in memory."""
         self._held_bytes += count
 
 
-class _Held:
-    """The bytes of one request's body, given back at its end."""
+class _HeldBytes:
+    """The bytes of one request body, subtracted from the total when the request ends."""
 
-    def __init__(self, gate: Gate) -> None:
-        self._gate = gate
+    def __init__(self, middleware: GuardMiddleware) -> None:
+        self._middleware = middleware
         self._count = 0
 
-    def __enter__(self) -> "_Held":
+    def __enter__(self) -> "_HeldBytes":
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._gate.hold(-self._count)
+        self._middleware.hold(-self._count)
 
     def add(self, count: int) -> None:
         self._count += count
-        self._gate.hold(count)
+        self._middleware.hold(count)
 
 
 def _all(scope: Scope, name: bytes) -> list[str]:
@@ -174,7 +174,7 @@ def _all(scope: Scope, name: bytes) -> list[str]:
 
 
 def _name_of(host: str) -> str:
-    """The name in a Host header, without its port; nothing where it is malformed."""
+    """The name in a Host header, without its port; empty if it is malformed."""
     name, colon, port = host.rpartition(":")
     if host.startswith("[") and host.endswith("]"):
         return host[1:-1]
@@ -193,7 +193,7 @@ def _is_address(name: str) -> bool:
 
 
 def _replayed(body: bytes, receive: Receive) -> Receive:
-    """Gives the body that was read, then what comes from the client."""
+    """Receives the body that was already read, then what the client sends."""
     messages: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
 
     async def replay() -> Message:
