@@ -152,7 +152,7 @@ def test_the_classes_shared_with_imagenet(objectnet):
     for name, text, message in (
         ("objectnet_to_imagenet_1k.json", '{"A": "class 1; no such"}', "no class named 'no such'"),
         ("objectnet_to_imagenet_1k.json", '{"A": "class 1", "B": "class 1"}', "is in two classes"),
-        ("objectnet_to_imagenet_1k.json", '{"A": 1}', "no mapping of names to names"),
+        ("objectnet_to_imagenet_1k.json", '{"A": 1}', "not a mapping of names to names"),
         ("objectnet_to_imagenet_1k.json", '{"A": "class 1"}', None),
         ("pytorch_to_imagenet_2012_id.json", '{"0": 1000}', "does not map labels to lines"),
         ("pytorch_to_imagenet_2012_id.json", '{"x": 1}', "has 'x' where a whole number"),
