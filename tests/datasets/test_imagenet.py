@@ -110,7 +110,7 @@ def test_real_labels(tmp_path):
         write(tmp_path / "real.json", json.dumps(wrong))
         assert message in refused(read_real_labels, tmp_path / "real.json")
     write(tmp_path / "real.json", "[" * 100_000)
-    assert "no JSON file" in refused(read_real_labels, tmp_path / "real.json")
+    assert "not a JSON file" in refused(read_real_labels, tmp_path / "real.json")
     assert "it cannot be read" in refused(read_real_labels, tmp_path / "missing.json")
 
 
@@ -151,8 +151,8 @@ def test_the_classes_shared_with_imagenet(objectnet):
     mappings = root / "mappings"
     for name, text, message in (
         ("objectnet_to_imagenet_1k.json", '{"A": "class 1; no such"}', "no class named 'no such'"),
-        ("objectnet_to_imagenet_1k.json", '{"A": "class 1", "B": "class 1"}', "belongs to two classes"),
-        ("objectnet_to_imagenet_1k.json", '{"A": 1}', "no mapping of names to names"),
+        ("objectnet_to_imagenet_1k.json", '{"A": "class 1", "B": "class 1"}', "is in two classes"),
+        ("objectnet_to_imagenet_1k.json", '{"A": 1}', "not a mapping of names to names"),
         ("objectnet_to_imagenet_1k.json", '{"A": "class 1"}', None),
         ("pytorch_to_imagenet_2012_id.json", '{"0": 1000}', "does not map labels to lines"),
         ("pytorch_to_imagenet_2012_id.json", '{"x": 1}', "has 'x' where a whole number"),

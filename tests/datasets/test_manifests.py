@@ -80,10 +80,10 @@ def test_what_was_changed_by_hand_is_refused(pinned):
         ({"samples": honest["samples"][1:]}, "it was changed after it was written"),
         ({"sha256": "0" * 64}, "it was changed after it was written"),
         ({"samples": twice, "sha256": digest([tuple(each) for each in twice])}, "it names a sample twice"),
-        ({"version": 2}, "no split manifest of version 1"),
-        ({"extra": 1}, "no split manifest of version 1"),
-        ({"samples": [["a", "b"]]}, "no split manifest of version 1"),
-        ({"samples": [["a", "0" * 64, "b"]]}, "no split manifest of version 1"),
+        ({"version": 2}, "not a split manifest of version 1"),
+        ({"extra": 1}, "not a split manifest of version 1"),
+        ({"samples": [["a", "b"]]}, "not a split manifest of version 1"),
+        ({"samples": [["a", "0" * 64, "b"]]}, "not a split manifest of version 1"),
     ):
         path.write_text(json.dumps(honest | change))
         assert message in refused(read_manifest, path)
@@ -97,7 +97,7 @@ def test_what_was_changed_by_hand_is_refused(pinned):
 def test_noise_is_no_manifest(tmp_path_factory, noise):
     path = tmp_path_factory.getbasetemp() / "noise.json"
     path.write_bytes(noise)
-    assert "no split manifest" in refused(read_manifest, path)
+    assert "not a split manifest" in refused(read_manifest, path)
 
 
 def test_a_digest_tells_fields_apart():

@@ -64,7 +64,7 @@ def test_other_files_are_refused(tmp_path):
         read_mat(path, ("a",))
     for content in (b"", b"x" * 500, b"\x89HDF\r\n" + bytes(500)):
         path.write_bytes(content)
-        with pytest.raises(UserError, match="no little-endian MATLAB file of version 5"):
+        with pytest.raises(UserError, match="not a little-endian MATLAB file of version 5"):
             read_mat(path, ("a",))
 
 

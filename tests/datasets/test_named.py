@@ -156,7 +156,7 @@ def test_cifar(tmp_path, name, classes, inner):
 def test_damaged_cifar(tmp_path):
     layouts.cifar(tmp_path, 10, 3)
     (tmp_path / "data_batch_3.bin").write_bytes(b"x" * 100)
-    assert "data_batch_3.bin: its 100 bytes are no whole number of images" in refused(f"cifar10={tmp_path}")
+    assert "data_batch_3.bin: its 100 bytes are not a multiple of the" in refused(f"cifar10={tmp_path}")
     (tmp_path / "data_batch_3.bin").write_bytes(b"\x0a" * 3073)
     assert "image 6 has the label 10; labels are 0 to 9" in refused(f"cifar10={tmp_path}")
     (tmp_path / "data_batch_3.bin").unlink()
@@ -293,12 +293,16 @@ def test_clevr(tmp_path):
     assert distance.labels_N.tolist() == expected
     assert count.key(3) == "images/val/CLEVR_val_000003.png"
     path = tmp_path / "CLEVR_v1.0/scenes/CLEVR_val_scenes.json"
-    for text, message in (("{", "no JSON file"), ('{"scenes": [{}]}', "scene 0 is malformed"), ("[]", "is malformed")):
+    for text, message in (
+        ("{", "not a JSON file"),
+        ('{"scenes": [{}]}', "scene 0 is malformed"),
+        ("[]", "is malformed"),
+    ):
         path.write_text(text)
         assert message in refused(f"vtab/clevr-count={tmp_path}", "test")
     far = {"image_filename": "x.png", "objects": [{"pixel_coords": [0, 0, 1]}] * 11}
     path.write_text(json.dumps({"scenes": [far]}))
-    assert "scene 0 is none of the 8 classes" in refused(f"vtab/clevr-count={tmp_path}", "test")
+    assert "scene 0 is not one of the 8 classes" in refused(f"vtab/clevr-count={tmp_path}", "test")
 
 
 def test_kitti_is_divided_by_video(tmp_path):
@@ -334,7 +338,7 @@ def test_dsprites(tmp_path):
     (tmp_path / DSPRITES_FILE).write_bytes(whole[:-500])
     assert "it cannot be read" in refused(f"vtab/dsprites-loc={tmp_path}")
     np.savez(tmp_path / DSPRITES_FILE, imgs=np.array([{}]), latents_classes=latents)
-    assert "no plain array" in refused(f"vtab/dsprites-loc={tmp_path}")
+    assert "not a plain array" in refused(f"vtab/dsprites-loc={tmp_path}")
     np.savez(tmp_path / DSPRITES_FILE, imgs=images[:5], latents_classes=latents)
     assert "do not match" in refused(f"vtab/dsprites-loc={tmp_path}")
 
@@ -354,8 +358,8 @@ def test_smallnorb(tmp_path):
     whole = path.read_bytes()
     for damaged, message in (
         (whole[:-1], "its size does not fit"),
-        (b"x" * 40, "none of SmallNORB's files"),
-        (b"", "none of"),
+        (b"x" * 40, "not one of SmallNORB's files"),
+        (b"", "not one of"),
     ):
         path.write_bytes(damaged)
         assert message in refused(f"vtab/smallnorb-azim={tmp_path}", "test")

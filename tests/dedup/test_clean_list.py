@@ -106,7 +106,7 @@ def test_samples_that_are_not_there_are_refused(source, path, removed):
 )
 def test_other_content_is_refused(source, path, values):
     _changed(path, **values)
-    with pytest.raises(UserError, match="no clean list of version 1"):
+    with pytest.raises(UserError, match="not a clean list of version 1"):
         without(source, path)
 
 
