@@ -74,6 +74,7 @@ def run_one(framework: str, seed: int, steps: int | None, workers: int) -> dict[
 
 def _vitlab() -> Any:
     import torch._dynamo  # noqa: F401 - torch's optimizers do when they are first made, the peers' libraries before
+
     from vitlab.cli.training import run
 
     def train(recipe: Recipe, workers: int) -> tuple[float, int]:
