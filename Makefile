@@ -44,7 +44,7 @@ bench: .venv/ready-dev
 	$(BIN)/python benchmarks/attention_memory.py
 	$(BIN)/python benchmarks/load_model.py
 	$(BIN)/python benchmarks/serving.py
-	$(BIN)/python benchmarks/lanes.py
+	$(BIN)/python benchmarks/thread_replicas.py
 	$(BIN)/python benchmarks/fashion_mnist.py speed
 
 # One training step beside timm compiled, on a machine with a GPU: a CUDA PyTorch, timm and this checkout.
