@@ -25,7 +25,8 @@ from vitlab.runtime import choose, environment
 
 RESULTS = Path(__file__).parent / "results" / "thread_replicas.json"
 # The verb without the command line's main, which sets the number of spins.
-VERB = "import typer; from vitlab.cli.pretrain import app; typer.main.get_command(app).main({}, standalone_mode=False)()"
+VERB = """import typer, vitlab.cli.pretrain as page
+typer.main.get_command(page.app).main({}, standalone_mode=False)()"""
 WAITS = {"libgomp's": {}, f"{SPINS} spins": {"GOMP_SPINCOUNT": SPINS}}
 
 
