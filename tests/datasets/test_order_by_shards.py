@@ -186,6 +186,7 @@ def test_shards_behind_urls_are_fetched_once_an_epoch(packed, tmp_path, epochs, 
     monkeypatch.setattr(RemoteFile, "read_range", counted)
     epochs(source)
     assert len(asked) == (25 if wrapped == "two sources" else 20)
-    assert max(asked.values()) <= 2 + 1  # twice in two epochs, and the first image is looked at before
-    assert sum(asked.values()) <= 2 * len(asked) + 1
+    # Twice in two epochs; the last batch may begin a third epoch, whose first window is then opened.
+    assert max(asked.values()) <= 3
+    assert sum(asked.values()) <= 2 * len(asked) + WINDOW
     store.store.clear()
