@@ -349,5 +349,5 @@ def test_wrong_questions_are_refused_in_a_line():
         attention_distance(model, images[:0])
     with pytest.raises(UserError, match="'drop' or 'renormalise'"):
         attention_distance(model, images, "keep")
-    with pytest.raises(UserError, match="a Linear has none"):
+    with pytest.raises(UserError, match="not available for a Linear"):
         attention_maps(torch.nn.Linear(2, 2), images)

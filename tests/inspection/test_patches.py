@@ -78,5 +78,5 @@ def test_a_hybrids_patches_are_the_squares_of_its_tokens():
 def test_wrong_images_and_models_are_refused():
     with pytest.raises(UserError, match=r"\(8, 18, 3\); resize"):
         patch_grid(build(PLAIN), np.zeros((18, 8, 3), np.uint8))
-    with pytest.raises(UserError, match="a ResNet has none"):
+    with pytest.raises(UserError, match="not available for a ResNet"):
         token_steps(build(ResNetConfig((1,), 0.5, image_size=32, num_classes=2)))

@@ -58,5 +58,5 @@ def test_wrong_questions_are_refused():
     for depth in (-1, 4):
         with pytest.raises(UserError, match="give 0 to 3"):
             token_similarity(model, images, depth)
-    with pytest.raises(UserError, match="a ResNet has none"):
+    with pytest.raises(UserError, match="not available for a ResNet"):
         token_similarity(build(ResNetConfig((1,), 0.5, image_size=32, num_classes=3)), images, 0)

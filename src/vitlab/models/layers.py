@@ -26,8 +26,9 @@ def check_image_size(images_BCHW: Tensor, image_hw: tuple[int, int]) -> None:
 
 def empty_linear(inputs: int, outputs: int) -> nn.Linear:
     """A linear layer whose values are still to be set: torch's own initialisation would be overwritten."""
+    device = torch.get_default_device()
     layer = nn.Linear(inputs, outputs, device="meta")
-    return layer.to_empty(device=torch.get_default_device())
+    return layer if device.type == "meta" else layer.to_empty(device=device)
 
 
 def lecun_normal_(weight: Tensor) -> None:

@@ -9,8 +9,10 @@ import logging
 import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
+from typing import Any
 
 import torch
+from torch.overrides import TorchFunctionMode
 
 from vitlab.errors import UserError
 from vitlab.models.build import HEAD_MODULES, Model, build, resize_position_tensors
@@ -23,6 +25,19 @@ log = logging.getLogger(__name__)
 
 # A config can ask for tables that no file has to hold; this many elements are small beside any model.
 SLACK_ELEMENTS = 2**22
+# What initialisers of PyTorch and of vitlab call on a tensor.
+FILLING = {
+    "add_",
+    "clamp_",
+    "constant_",
+    "erfinv_",
+    "fill_",
+    "kaiming_uniform_",
+    "mul_",
+    "normal_",
+    "uniform_",
+    "zero_",
+}
 
 
 def assemble(
@@ -168,8 +183,20 @@ def described(config: ModelConfig) -> str:
     )
 
 
+class _WithoutFilling(TorchFunctionMode):
+    """Skips what sets values: there are none on the meta device, where normal_ alone would import torch._dynamo."""
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        named = kwargs or {}
+        if func.__name__ in FILLING:
+            return args[0] if args else named["tensor"]
+        return func(*args, **named)
+
+
 def _on_meta(config: ModelConfig) -> Model:
-    with torch.device("meta"):
+    with torch.device("meta"), _WithoutFilling():
         return build(config)
 
 
