@@ -64,7 +64,7 @@ def all_studies() -> str:
         ]
         for study in studies.all_studies()
     ]
-    return _table(["study", "what it asks", "rows", "runs"], rows)
+    return _table(["study", "question", "rows", "runs"], rows)
 
 
 def fashion_mnist() -> str:

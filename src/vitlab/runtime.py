@@ -1,4 +1,4 @@
-"""WHERE a run happens: device, precision, ranks, seeds, and what the machine is."""
+"""Where a run happens: device, precision, ranks, seeds, and a description of the machine."""
 
 import hashlib
 import os
@@ -18,8 +18,8 @@ from vitlab.errors import RankLost, UserError
 
 REPORTED_PACKAGES = ("vitlab", "torch", "numpy", "pillow", "safetensors")
 JOINING = timedelta(minutes=5)
-# A killed process shows at once, as a closed connection; only a machine that falls silent shows after this time.
-# It must be longer than the longest evaluation, which the others sit out.
+# A killed process is noticed at once, by its closed connection; only a machine that stops answering takes this long.
+# It must be longer than the longest evaluation, during which the other processes wait.
 SILENCE = timedelta(hours=2)
 TEXT_BYTES = 2048
 
@@ -31,8 +31,8 @@ class Runtime:
     Attributes:
         device: where the model lives.
         compute: dtype of the matrix products; weights and optimizer stay float32.
-        rank, ranks: which of how many processes of the run this is.
-        host_group: the group in which numbers of the host travel; none in a run of one process.
+        rank, ranks: this process's number, and how many processes the run has.
+        host_group: the group that exchanges numbers between hosts; None in a run of one process.
     """
 
     device: torch.device
@@ -69,18 +69,18 @@ def choose(device: str = "auto") -> Runtime:
         raise UserError(f"unknown device '{device}': use auto, cuda, mps or cpu")
     if chosen.type == "cuda" and (chosen.index or 0) >= torch.cuda.device_count():
         raise UserError(
-            f"device '{device}' is not here: {torch.cuda.device_count()} CUDA devices found; try --device cpu"
+            f"device '{device}' is not available: {torch.cuda.device_count()} CUDA devices found; try --device cpu"
         )
     if chosen.type == "mps" and not torch.backends.mps.is_available():
-        raise UserError("device 'mps' is not here; try --device cpu")
+        raise UserError("device 'mps' is not available; try --device cpu")
     return Runtime(chosen, torch.bfloat16 if chosen.type == "cuda" else torch.float32)
 
 
 @contextmanager
 def process_group(runtime: Runtime) -> Iterator[Runtime]:
-    """Inside, the processes that torchrun started are one run; a process started otherwise is a run of its own.
+    """Inside, the processes that torchrun started are one run; any other process is a run of its own.
 
-    Numbers that live on the host go over gloo, on every kind of machine, and so never wait for a device.
+    Numbers on the host are exchanged over gloo, on every kind of machine, and so never wait for a device.
 
     Raises:
         RankLost: from what is done inside, when another process ended.
@@ -98,12 +98,12 @@ def process_group(runtime: Runtime) -> Iterator[Runtime]:
         dist.init_process_group(backend, timeout=JOINING)
         host_group = dist.new_group(backend="gloo", timeout=SILENCE)
         yield replace(runtime, device=device, rank=dist.get_rank(), ranks=ranks, host_group=host_group)
-        # Not after an error: taking leave of a peer that is gone can wait for ever, and this process ends anyway.
+        # Not after an error: disconnecting from a process that is gone can wait for ever, and this one ends anyway.
         dist.destroy_process_group()
     except (RuntimeError, dist.DistError) as error:
         if not _is_lost_peer(error):
             raise
-        raise RankLost("another process of this run ended; --resume goes on from the newest checkpoint") from error
+        raise RankLost("another process of this run ended; --resume continues from the newest checkpoint") from error
 
 
 def _is_lost_peer(error: Exception) -> bool:
@@ -115,9 +115,9 @@ def all_reduce_sum(runtime: Runtime, values: Sequence[float]) -> list[float]:
     """Each value summed over the ranks, in float64, the same on all."""
     if runtime.ranks == 1:
         return list(values)
-    together = torch.tensor(values, dtype=torch.float64)
-    dist.all_reduce(together, group=runtime.host_group)
-    return list(together.tolist())
+    summed = torch.tensor(values, dtype=torch.float64)
+    dist.all_reduce(summed, group=runtime.host_group)
+    return list(summed.tolist())
 
 
 def all_reduce_max(runtime: Runtime, value: float) -> float:
@@ -130,7 +130,7 @@ def all_reduce_max(runtime: Runtime, value: float) -> float:
 
 
 def all_gather_text(runtime: Runtime, text: str) -> list[str]:
-    """Every rank's text, by rank; long ones are cut."""
+    """Every rank's text, by rank; long ones are truncated."""
     if runtime.ranks == 1:
         return [text]
     own = torch.zeros(TEXT_BYTES, dtype=torch.uint8)
@@ -150,7 +150,7 @@ def all_reduce_on_device(runtime: Runtime, value: Tensor) -> Tensor:
 
 @contextmanager
 def raise_on_all(runtime: Runtime) -> Iterator[None]:
-    """A mistake that one process meets inside ends all of them, with the same words."""
+    """A user's mistake that one process finds inside is raised in all of them, with the same message."""
     mistake = ""
     try:
         yield
@@ -178,20 +178,20 @@ def derived_seed(seed: int, *purpose: str | int) -> int:
 
 @contextmanager
 def seeded(seed: int, *purpose: str | int) -> Iterator[None]:
-    """Torch's random numbers inside are a function of the arguments alone; outside they go on as before."""
+    """Inside, torch's random numbers are a function of the arguments alone; outside they continue as before."""
     devices = [torch.cuda.current_device()] if torch.cuda.is_available() else []
     with torch.random.fork_rng(devices=devices):
         number = derived_seed(seed, *purpose)
         if devices or torch.backends.mps.is_available():
             torch.manual_seed(number)
         else:
-            # torch.manual_seed would also note a stack trace for every kind of device that is not here: 0.25 ms a step.
+            # torch.manual_seed would also note a stack trace for every kind of device that is missing: 0.25 ms.
             torch.default_generator.manual_seed(number)
         yield
 
 
 def environment(runtime: Runtime) -> dict[str, str | int]:
-    """What a result depends on beside its recipe: versions, device, cores."""
+    """What a result depends on besides its recipe: versions, device, cores."""
     name = torch.cuda.get_device_name(runtime.device) if runtime.device.type == "cuda" else _processor()
     return {
         "device": str(runtime.device),

@@ -108,7 +108,7 @@ ALL_AT_ONCE: Change = lambda image, random: jpeg(  # noqa: E731
 
 
 def fashion_images(name: str) -> list[RGB]:
-    """Every image of Fashion-MNIST, training and test part; `name` as the catalogue has it."""
+    """Every image of Fashion-MNIST, training and test split; `name` as the catalogue has it."""
     parts = [open_source(name, "train"), open_source(name, "test")]
     return [decode(part.read(i).data, "image") for part in parts for i in range(len(part))]
 

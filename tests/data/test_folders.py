@@ -107,7 +107,7 @@ def test_a_class_that_training_lacks(divided):
 
 def test_a_single_class(animals):
     shutil.rmtree(animals / "dog")
-    assert refused(animals) == (f"{animals} (train part): there is only the class 'cat'; give two or more classes")
+    assert refused(animals) == (f"{animals} (train split): there is only the class 'cat'; give two or more classes")
 
 
 def test_folders_without_classes(tmp_path, animals):

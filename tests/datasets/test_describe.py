@@ -17,7 +17,7 @@ def test_counts_and_sizes(animals):
     assert found["sizes"]["largest"][1] == 40
     assert 40 <= found["sizes"]["smallest"][0] <= found["sizes"]["median"][0] <= found["sizes"]["largest"][0] <= 49
     assert found["broken"] == []
-    assert json.loads(json.dumps(found))["name"] == f"{animals} (train part)"
+    assert json.loads(json.dumps(found))["name"] == f"{animals} (train split)"
 
 
 def test_a_class_without_test_images_counts_none(animals):

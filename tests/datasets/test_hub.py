@@ -57,7 +57,7 @@ def test_rows_are_those_of_the_files(folder):
     for index in np.random.default_rng(0).permutation(31).tolist():
         sample = train.read(index)
         assert (sample.data, sample.label) == (rows[index]["image"]["bytes"], rows[index]["label"])
-        assert sample.name == f"{folder} (train part): row {index}"
+        assert sample.name == f"{folder} (train split): row {index}"
     assert train.key(4) == "train/4"
     assert decode(train.read(0).data, "x").shape == (8, 8, 3)
 

@@ -53,7 +53,7 @@ def test_a_folder_by_name_by_variable_and_neither(tmp_path, monkeypatch):
     assert len(open_source("pets", "test")) == 74
     message = refused("dtd")
     assert message.startswith("dtd: no hub version of it is known; give its folder as dtd=PATH, or as $VITLAB_DATA/dtd")
-    assert "there is no such folder; vtab/dtd is looked for there" in refused(f"vtab/dtd={tmp_path / 'no'}")
+    assert "there is no such folder; vtab/dtd is expected there" in refused(f"vtab/dtd={tmp_path / 'no'}")
     assert "did you mean" in refused("vtab/dttd")
 
 

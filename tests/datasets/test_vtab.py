@@ -94,11 +94,11 @@ OFFICIAL = {
 @pytest.mark.parametrize("task", vtab.TASKS, ids=vtab.names())
 def test_splits(task):
     counts, (split, start), test = OFFICIAL[task.name]
-    (train800,), (val200,) = task.parts("train800"), task.parts("val200")
+    (train800,), (val200,) = task.cuts_of("train800"), task.cuts_of("val200")
     assert (train800.split, train800.bounds(counts[train800.split])) == ("train", range(800))
     assert (val200.split, val200.bounds(counts[split])) == (split, range(start, start + 200))
-    assert task.parts("train800val200") == (train800, val200)
-    (cut,) = task.parts("test")
+    assert task.cuts_of("train800val200") == (train800, val200)
+    (cut,) = task.cuts_of("test")
     bounds = cut.bounds(counts[cut.split])
     assert len(bounds) == test == task.test_images
     assert bounds.stop == counts[cut.split]

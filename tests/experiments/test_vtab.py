@@ -161,7 +161,7 @@ def test_a_folder_belongs_to_weights_not_to_their_path(capsys, tmp_path, folders
     settings = json.loads((out / "vtab.json").read_text())
     del settings["weights"]
     (out / "vtab.json").write_text(json.dumps(settings))
-    assert "does not say which weights" in _refused(capsys, [moved, *words])
+    assert "does not record its weights" in _refused(capsys, [moved, *words])
 
 
 @pytest.mark.parametrize(("changes", "expected"), [([], "VTAB's recipes"), (["model.image_size=20"], "--set")])

@@ -30,7 +30,7 @@ def _run(path, seed=0, top1=0.9, name="tiny", data="cifar10", steps=50, speed=40
     lines = [{"step": step, "loss": 1.0, "images_per_second": speed, "memory_bytes": 10**9} for step in (10, steps)]
     (path / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     write_table(
-        path / "results/accuracy.json", f"Accuracy on {data} (test part)", ["class", "top-1"], [["all", "x"]],
+        path / "results/accuracy.json", f"Accuracy on {data} (test split)", ["class", "top-1"], [["all", "x"]],
         numbers={"top1": top1, "images": 100},
     )  # fmt: skip
     vitlab.save_model(vitlab.create_model("ViT-Ti/7", num_classes=10, **TINY), path / "model")
@@ -138,7 +138,7 @@ def test_the_data_set_is_what_the_result_says_not_where_it_lay(tmp_path):
     path = _run(tmp_path / "a")
     for name, dataset, top1 in (("one", "imagenet", 0.7), ("two", "imagenet-real", 0.8), ("three", "photos", 0.6)):
         numbers = {"dataset": dataset, "top1": top1}
-        title = f"Accuracy on ReaL ({tmp_path}/inet (validation part))"
+        title = f"Accuracy on ReaL ({tmp_path}/inet (validation split))"
         write_table(path / f"results/{name}.json", title, ["class"], [["all"]], numbers=numbers)
     found = accuracies_of(_runs(path)[0])
     assert found == pytest.approx({"CIFAR-10": 90, "ImageNet": 70, "ReaL": 80, "photos": 60})

@@ -1,4 +1,4 @@
-"""`vitlab study NAME`: a grid of runs, one after another; learning rates are tried on a part of train before."""
+"""`vitlab study NAME`: a grid of runs, one after another, after trying learning rates on held-out training images."""
 
 from pathlib import Path
 from typing import Annotated
@@ -21,7 +21,9 @@ app = options.new_app()
 def study(
     name: Annotated[
         str | None,
-        typer.Argument(metavar="NAME", help="A study's name, or a recipe's name or file; none lists the studies."),
+        typer.Argument(
+            metavar="NAME", help="A study's name, or a recipe's name or file; leave it out to list the studies."
+        ),
     ] = None,
     model: Annotated[
         str | None, typer.Option("--from", metavar="MODEL", help="Weights to start from, where the study fine-tunes.")
@@ -37,21 +39,23 @@ def study(
         list[str] | None, typer.Option("--row", metavar="ROW", help="Only this row; may be given again.")
     ] = None,
     steps: options.StepsOption = None,
-    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Where the study's folder is.")] = Path(
+    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Where the study's folder goes.")] = Path(
         "runs/study"
     ),
     changes: options.SetOption = None,
     device: options.DeviceOption = "auto",
     as_json: options.JsonOption = False,
 ) -> None:
-    """Run a grid of recipes and print mean and standard deviation. Run again, it goes on where it was."""
+    """Run a grid of recipes and print mean and standard deviation. A second call continues where the first stopped."""
     if name is None:
         show(_listing(), as_json=as_json)
         return
     seeds_given = [int(seed) for seed in _numbers(seeds, "--seeds")]
     chosen = narrowed(find(name), rows or [], _numbers(rates, "--rates"), seeds_given)
     if chosen.verb == "finetune" and model is None:
-        raise UserError(f"{chosen.name} fine-tunes: say what to start from with --from MODEL (a run, a file, a folder)")
+        raise UserError(
+            f"{chosen.name} fine-tunes: name the weights to start from with --from MODEL (a run, a file, a folder)"
+        )
     given = RecipeChanges(data=data, steps=steps, init_from=model, assignments=tuple(changes or []))
     started = changed(chosen, given.applied_to, given.changed_keys())
     show(conduct(started, out / started.name, device), as_json=as_json)
@@ -61,11 +65,11 @@ def _numbers(text: str | None, option: str) -> list[float]:
     try:
         values = [float(word) for word in text.split(",")] if text else []
     except ValueError:
-        raise UserError(f"{option} {text}: give numbers with commas between, such as 0,1,2") from None
+        raise UserError(f"{option} {text}: write numbers separated by commas, such as 0,1,2") from None
     if option == "--seeds" and any(value != int(value) or value < 0 for value in values):
-        raise UserError(f"{option} {text}: seeds are whole numbers from 0 on")
+        raise UserError(f"{option} {text}: seeds are integers from 0 on")
     if len(set(values)) < len(values):
-        raise UserError(f"{option} {text}: a number is there twice")
+        raise UserError(f"{option} {text}: a number occurs twice")
     return values
 
 
@@ -73,7 +77,7 @@ def _listing() -> ResultTable:
     rows: list[list[str | int]] = [
         [known.name, known.about, len(known.rows), sum(map(_runs, known.rows))] for known in studies.all_studies()
     ]
-    return ResultTable("Studies", ["name", "what it asks", "rows", "runs"], rows)
+    return ResultTable("Studies", ["name", "question", "rows", "runs"], rows)
 
 
 def _runs(row: StudyRow) -> int:

@@ -1,4 +1,4 @@
-"""Fills batches with images by threads: what a batch holds is fixed before; which thread makes a row has no effect."""
+"""Fills batches with images by threads; the contents of a batch do not depend on which thread makes which row."""
 
 import os
 import sys
@@ -19,7 +19,7 @@ from vitlab.data.sources import Bad
 from vitlab.errors import UserError
 
 BATCHES_AHEAD = 2
-SMALLEST_CHUNK = 16  # fewer images than this are not worth handing to another thread
+SMALLEST_CHUNK = 16  # fewer images than this are not worth giving to another thread
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,8 +34,8 @@ class Batch:
         indices_B: int64 indices into the source.
         epochs_B: int64 epoch of each sample; 0 in evaluation.
         positions_B: int64 position of each row in the global batch, which several ranks may share.
-        variations: what is still to be done to each image on the device (see `device_augment.vary_batch`); nothing,
-            unless augmentation is left to the device.
+        variations: the augmentation still to be applied to each image on the device (see `device_augment.vary_batch`);
+            empty, unless augmentation is left to the device.
         skipped: what was wrong with each image that was left out; the batch is smaller by as many, and nothing
             takes their place.
         waited: seconds for which the caller waited until the batch was complete.
@@ -54,7 +54,7 @@ class Batch:
 
 @dataclass(frozen=True)
 class BatchIndices:
-    """Which images a batch holds, known before any of them is read.
+    """The indices of a batch's images, known before any of them is read.
 
     Attributes:
         step: the batch's number.

@@ -109,7 +109,7 @@ def _split_one(folder: Path, split: TrainOrTest, bad: Bad) -> FolderSource:
     found = _scan(folder, warn=split == "train")
     classes = _filled(found)
     rows = _rows(folder, found, classes)
-    all_files = files_source(f"{folder} ({split} part)", folder, classes, rows, bad)
+    all_files = files_source(f"{folder} ({split} split)", folder, classes, rows, bad)
     # All names are divided, those of unreadable files too: a file that becomes unreadable moves no other one.
     names = [path.relative_to(folder).as_posix() for path, _ in rows]
     kept = {rows[index][0] for index in split_by_name(names, [label for _, label in rows], split)}

@@ -101,7 +101,7 @@ def open_fashion_mnist(split: TrainOrTest, folder: Path = FASHION_FOLDER) -> Arr
     if len(images_NHW) != len(labels_N) or (labels_N >= len(FASHION_CLASSES)).any():
         raise UserError(f"{folder}: the {split} labels do not match its images; install {FASHION_PACKAGE} again")
     return array_source(
-        f"fashion-mnist-full ({split} part)",
+        f"fashion-mnist-full ({split} split)",
         "",
         FASHION_CLASSES,
         labels_N.astype(np.int64),
@@ -141,7 +141,7 @@ def _open_cifar(
     images_NHWC = np.ascontiguousarray(rows_NV[:, label_bytes:].reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1))
     labels_N = rows_NV[:, label_bytes - 1].astype(np.int64)  # of CIFAR-100's two labels the second is the fine one
     return array_source(
-        f"{folder} ({split} part)", f"{split}/", classes, labels_N, CIFAR_VALUES, lambda index: images_NHWC[index]
+        f"{folder} ({split} split)", f"{split}/", classes, labels_N, CIFAR_VALUES, lambda index: images_NHWC[index]
     )
 
 
@@ -175,7 +175,7 @@ def open_svhn(folder: Path, split: str, bad: Bad = "refuse") -> ArraySource:
         raise UserError(f"{path}: its images and labels do not match; download it again")
     images_NHWC = np.ascontiguousarray(images_HWCN.astype(np.uint8, copy=False).transpose(3, 0, 1, 2))
     digits_N = np.where(labels_N == 10, 0, labels_N)
-    name = f"{folder} ({split} part)"
+    name = f"{folder} ({split} split)"
     return array_source(name, f"{split}/", _numbers(10), digits_N, 32 * 32 * 3, lambda index: images_NHWC[index])
 
 
@@ -209,7 +209,7 @@ def _open_smallnorb(folder: Path, split: str, column: int, classes: int, label: 
         raise UserError(f"{folder}: SmallNORB's {split} files do not match; download them again")
     labels_N = np.array([label(stored) for stored in info_N4[:, column].tolist()], np.int64)
     size = prod(images_N2HW.shape[2:])
-    name = f"{folder} ({split} part)"
+    name = f"{folder} ({split} split)"
     return array_source(
         name, f"{split}/", _numbers(classes), labels_N, size, lambda index: np.array(images_N2HW[index, 0])
     )

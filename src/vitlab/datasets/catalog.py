@@ -70,38 +70,38 @@ def describe_names() -> list[tuple[str, str, int, str]]:
     return [*bundled, full, *map(named.describe, named.names())]
 
 
-def open_source(source: str, part: Split, *, bad: Bad = "refuse", manifest: Path | None = None) -> Source:
-    """Opens one part of a data set.
+def open_source(source: str, split: Split, *, bad: Bad = "refuse", manifest: Path | None = None) -> Source:
+    """Opens one split of a data set.
 
     Args:
         source: a name; NAME=PATH, a named data set in a folder; an image folder; tar shards as a pattern, a folder or
             a URL; Parquet files as one file or their folder; hf://owner/name or hf://owner/name@config. The
             last two take ?image=COLUMN&label=COLUMN behind them.
-        part: "train" or "test"; or "dev-train" or "dev", a fixed division of train for choosing hyper-parameters.
+        split: "train" or "test"; or "dev-train" or "dev", a fixed division of train for choosing hyper-parameters.
             Where the data has no split of its own, a fixed fifth of each class is the test side. A pattern of
             shards has its own where its file name says `train`: the test side is then the same name with `val`,
             `validation` or `test`, whatever the numbers.
         bad: "refuse" refuses a data set with an empty or unreadable file, an incomplete sample, or a shard that is
             cut short; "skip" leaves these out and lists them in `Source.skipped`.
-        manifest: says which samples of the part are taken, in which order (see `manifests`).
+        manifest: says which samples of the split are taken, in which order (see `manifests`).
 
     Raises:
         UserError: there is no such source, or it is refused (see the sources).
     """
     if not source.strip():
         raise UserError(f"the data has no name; {WAYS}")
-    opened = _open_part(source, part, bad)
+    opened = _open_split(source, split, bad)
     return opened if manifest is None else pin(read_manifest(manifest), [opened], f"{opened.name}, {manifest.name}")
 
 
-def _open_part(source: str, part: Split, bad: Bad) -> Source:
+def _open_split(source: str, split: Split, bad: Bad) -> Source:
     if source not in BUNDLED:
         name, folder = split_path(source)
         if name in named.names():
-            return open_named(name, folder, part, bad)
-    if part == "train" or part == "test":
-        return _open_side(source, part, bad)
-    return development(_open_side(source, "train", bad), source, part, DEV_SHARE)
+            return open_named(name, folder, split, bad)
+    if split == "train" or split == "test":
+        return _open_side(source, split, bad)
+    return development(_open_side(source, "train", bad), source, split, DEV_SHARE)
 
 
 def _open_side(source: str, split: TrainOrTest, bad: Bad) -> Source:
@@ -155,4 +155,4 @@ def open_bundled(name: str, split: TrainOrTest) -> ShardSource:
         raise UserError(f"{name}: the bundled files are damaged ({error}); install vitlab again") from error
     if len(unpacked) != index.shard_bytes:
         raise UserError(f"{name}: the bundled files are cut short; install vitlab again")
-    return shard_source([Shard(Path(f"{name}-{split}.tar"), index, unpacked)], f"{name} ({split} part)")
+    return shard_source([Shard(Path(f"{name}-{split}.tar"), index, unpacked)], f"{name} ({split} split)")

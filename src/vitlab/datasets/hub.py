@@ -192,7 +192,7 @@ def open_table(
     if len(found) == 1:
         ((only, dataset),) = found.items()
         whole = table_source(dataset, only, source, columns)
-        return select(f"{source} ({split} part)", [(whole, keyed_split(whole, split, TEST_SHARE))])
+        return select(f"{source} ({split} split)", [(whole, keyed_split(whole, split, TEST_SHARE))])
     if "train" not in sides:
         raise UserError(f"{source}: none of its splits is called train: {', '.join(found)}")
     train = split_source(found, "train", source, columns)
@@ -215,4 +215,4 @@ def split_source(
     name = split if split in found else next((name for name in found if _split_of(name) == split), None)
     if name is None:
         raise UserError(f"{source}: it has no {split} split, only {', '.join(found)}")
-    return table_source(found[name], split, f"{source} ({name} part)", columns, classes)
+    return table_source(found[name], split, f"{source} ({name} split)", columns, classes)

@@ -23,8 +23,8 @@ ObjectNetMapping = dict[str, tuple[int, ...]]
 def open_imagenet(folder: Path, split: str, bad: Bad = "refuse") -> FolderSource:
     """ImageNet-1k (Russakovsky et al. 2015): train/SYNSET/NAME.JPEG, and val/SYNSET/NAME.JPEG or a flat val/.
 
-    Labels are the places of the sorted synsets. A flat val/ needs one of the lists that are published with it, in
-    `folder`: imagenet_2012_validation_synset_labels.txt (a synset for each file in sorted order) or Kaggle's
+    A label is the position of its synset in sorted order. A flat val/ needs one of the lists that are published with
+    it, in `folder`: imagenet_2012_validation_synset_labels.txt (a synset for each file in sorted order) or Kaggle's
     LOC_val_solution.csv. The numbers of the development kit (ILSVRC2012_validation_ground_truth.txt) have an order
     of their own and are not read. Validation images come sorted by their own names, whatever folder they are in:
     the order of ReaL's labels (see `read_real_labels`).
@@ -35,10 +35,10 @@ def open_imagenet(folder: Path, split: str, bad: Bad = "refuse") -> FolderSource
     root = next((path for path in (folder / "ILSVRC/Data/CLS-LOC",) if path.is_dir()), folder)
     classes = _synsets(folder, root)
     if split == "train":
-        return open_class_folders(root / "train", f"{folder} (train part)", bad, root=root, classes=classes)
+        return open_class_folders(root / "train", f"{folder} (train split)", bad, root=root, classes=classes)
     if split != "validation":
         raise UserError(f"{folder}: ImageNet's test labels are not public; its validation images are the test side")
-    name = f"{folder} (validation part)"
+    name = f"{folder} (validation split)"
     return files_source(name, root, classes, _validation(folder, root / "val", classes), bad)
 
 
@@ -51,7 +51,9 @@ def _synsets(folder: Path, root: Path) -> tuple[str, ...]:
                 return tuple(found)
     flat = flat_images(root / "val") if (root / "val").is_dir() else []
     if not flat:
-        raise UserError(f"{folder}: there are no folders named as synsets, such as train/n01440764; is the path right?")
+        raise UserError(
+            f"{folder}: there are no folders named after synsets, such as train/n01440764; is the path right?"
+        )
     return tuple(sorted(set(_listed_synsets(folder, flat))))
 
 
@@ -106,7 +108,7 @@ def open_imagenet_v2(folder: Path, split: str, bad: Bad = "refuse") -> FolderSou
             rows += [(image, label) for image in walk_images(path)]
     if not rows:
         raise UserError(f"{folder}: there are no folders 0 to 999 with images in it; is the path right?")
-    return files_source(f"{folder} (test part)", root, tuple(map(str, range(CLASSES))), rows, bad)
+    return files_source(f"{folder} (test split)", root, tuple(map(str, range(CLASSES))), rows, bad)
 
 
 def read_real_labels(path: Path) -> list[list[int]]:
@@ -148,7 +150,7 @@ def open_objectnet(folder: Path, split: str, bad: Bad = "refuse") -> FolderSourc
         if name not in mapping:
             raise UserError(f"{images / name}: this folder is no class of ObjectNet's mapping; is the path right?")
         rows.append((image, labels[mapping[name]]))
-    return files_source(f"{folder} (test part)", folder, tuple(classes), rows, bad)
+    return files_source(f"{folder} (test split)", folder, tuple(classes), rows, bad)
 
 
 def read_objectnet_mapping(folder: Path) -> ObjectNetMapping:
@@ -156,7 +158,7 @@ def read_objectnet_mapping(folder: Path) -> ObjectNetMapping:
 
     objectnet_to_imagenet_1k.json gives ImageNet names, joined by "; ", for each shared class;
     imagenet_to_label_2012_v2 holds a name on each line; pytorch_to_imagenet_2012_id.json says which line belongs to
-    which label, where labels are the places of the sorted synsets.
+    which label, where a label is the position of its synset in sorted order.
 
     Raises:
         UserError: a file is missing or malformed, or a name is unknown; two classes claim the same ImageNet label.

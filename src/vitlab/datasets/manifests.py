@@ -26,7 +26,7 @@ class Manifest:
     """A split, pinned.
 
     Attributes:
-        data, split: what it divides and which part it is.
+        data, split: what it divides and which split it is.
         samples: (key, SHA-256 of the image's bytes) of each sample, in order; keys are those of `Source.key`.
         sha256: over the samples, see `digest`.
     """

@@ -1,4 +1,4 @@
-"""Opens the data sets that have a name: finds where one lies, and cuts the wanted part out of its official splits."""
+"""Opens the data sets that have a name: finds where one lies, and cuts the wanted split out of its official splits."""
 
 import logging
 import re
@@ -30,51 +30,51 @@ VTAB_SPLITS: dict[Split, SplitName] = {
 log = logging.getLogger(__name__)
 
 
-def open_named(name: str, folder: Path | None, part: Split, bad: Bad = "refuse") -> Source:
-    """One part of a data set of the catalog.
+def open_named(name: str, folder: Path | None, split: Split, bad: Bad = "refuse") -> Source:
+    """One split of a data set of the catalog.
 
-    A folder may hold splits/PART.json, a manifest (see `manifests`) that says which samples the part has; for a VTAB
-    task PART is train800, val200, train800val200 or test, and the third consists of the first two where only these are
-    pinned. Without a manifest a part is cut by the task's rule.
+    A folder may hold splits/SPLIT.json, a manifest (see `manifests`) that says which samples the split has; for a VTAB
+    task SPLIT is train800, val200, train800val200 or test, and the third consists of the first two where only these are
+    pinned. Without a manifest a split is cut by the task's rule.
 
     Args:
         name: one of `named.names`.
         folder: where it lies; None for the hub.
-        part: the wanted part.
+        split: the wanted split.
         bad: whether unreadable files and incomplete samples are refused or left out.
 
     Raises:
         UserError: it is not there, not complete, or refused.
     """
     if name.startswith("vtab/"):
-        return _open_vtab(vtab.get(name), folder, part, bad)
+        return _open_vtab(vtab.get(name), folder, split, bad)
     found = SETS[name]
     place = Place(name, folder, found.hub, found.layout, found.classes, bad, found.exact)
-    if part == "test":
-        return _pinned(place, part, (found.test,)) or _cut(place, (found.test,), f"{name} (test part)")
+    if split == "test":
+        return _pinned(place, split, (found.test,)) or _cut(place, (found.test,), f"{name} (test split)")
     if found.train is None:
-        raise UserError(f"{name}: this data set is for testing only; it has no {part} part")
-    pinned = _pinned(place, part, (found.train,))
+        raise UserError(f"{name}: this data set is for testing only; it has no {split} split")
+    pinned = _pinned(place, split, (found.train,))
     if pinned is not None:
         return pinned
-    train = _pinned(place, "train", (found.train,)) or _cut(place, (found.train,), f"{name} (train part)")
-    return train if part == "train" else development(train, name, part, found.dev_share)
+    train = _pinned(place, "train", (found.train,)) or _cut(place, (found.train,), f"{name} (train split)")
+    return train if split == "train" else development(train, name, split, found.dev_share)
 
 
-def development(train: Source, name: str, part: Split, share: float) -> Source:
+def development(train: Source, name: str, split: Split, share: float) -> Source:
     """dev-train or dev: a fixed division of the training side by the SHA-256 of the keys, the same share of each class.
 
     Args:
         train: the training side.
         name: what the data set is called.
-        part: "dev-train" or "dev".
+        split: "dev-train" or "dev".
         share: of each class that goes into dev.
 
     Raises:
         UserError: it is too small to be divided.
     """
-    kept = keyed_split(train, "test" if part == "dev" else "train", share)
-    return select(f"{name} ({part} part)", [(train, kept)])
+    kept = keyed_split(train, "test" if split == "dev" else "train", share)
+    return select(f"{name} ({split} split)", [(train, kept)])
 
 
 def _cut(place: Place, cuts: tuple[Cut, ...], name: str) -> Source:
@@ -107,7 +107,7 @@ def _pinned(place: Place, split: str, cuts: tuple[Cut, ...]) -> Source | None:
             f"{path}: it is the manifest of {manifest.data}'s {manifest.split}; put the right one in its place"
         )
     opened = [open_official(place, official)[0] for official in sorted({cut.split for cut in cuts})]
-    return pin(manifest, opened, f"{place.name} ({split} part)")
+    return pin(manifest, opened, f"{place.name} ({split} split)")
 
 
 def _manifest_path(place: Place, split: str) -> Path | None:
@@ -115,21 +115,21 @@ def _manifest_path(place: Place, split: str) -> Path | None:
     return path if path is not None and path.is_file() else None
 
 
-def _open_vtab(task: VtabTask, folder: Path | None, part: Split, bad: Bad) -> Source:
+def _open_vtab(task: VtabTask, folder: Path | None, split: Split, bad: Bad) -> Source:
     layout, hub = VTAB_PLACES[task.name]
     place = Place(f"vtab/{task.name}", folder, hub, layout, task.classes, bad)
-    split = VTAB_SPLITS[part]
-    cuts = task.parts(split)
-    pinned = _pinned(place, split, cuts)
+    split_name = VTAB_SPLITS[split]
+    cuts = task.cuts_of(split_name)
+    pinned = _pinned(place, split_name, cuts)
     if pinned is not None:
         return pinned
-    name = f"{place.name} ({split} part)"
+    name = f"{place.name} ({split_name} split)"
     halves: tuple[Split, Split] = ("dev-train", "dev")
-    if part == "train" and any(_manifest_path(place, VTAB_SPLITS[half]) is not None for half in halves):
+    if split == "train" and any(_manifest_path(place, VTAB_SPLITS[half]) is not None for half in halves):
         both = [_open_vtab(task, folder, half, bad) for half in halves]
         return select(name, [(source, range(len(source))) for source in both])
     source = _cut(place, cuts, name)
-    if split == "test":
+    if split_name == "test":
         if len(source) != task.test_images:
             log.warning("%s: %s images where the benchmark has %s", source.name, len(source), task.test_images)
     elif (held := len(np.unique(source.labels_N))) < min(task.classes, len(source) // 20):
@@ -191,7 +191,7 @@ def _own_layout(place: Place, folder: Path) -> Path | None:
         UserError: there is no such folder; it holds pickles; or no other layout will do.
     """
     if not folder.is_dir():
-        raise UserError(f"{folder}: there is no such folder; {place.name} is looked for there")
+        raise UserError(f"{folder}: there is no such folder; {place.name} is expected there")
     if place.layout is None:
         return None
     for root in (folder, *(folder / name for name in place.layout.inner)):
@@ -227,13 +227,13 @@ def _from_shards(folder: Path, split: str, bad: Bad) -> ShardSource | None:
     if not found:
         return None
     train = tars("train") if split != "train" else []
-    classes = open_shards(train, f"{folder} (train part)", bad=bad).classes if train else None
-    return open_shards(found, f"{folder} ({split} part)", classes=classes, bad=bad)
+    classes = open_shards(train, f"{folder} (train split)", bad=bad).classes if train else None
+    return open_shards(found, f"{folder} ({split} split)", classes=classes, bad=bad)
 
 
 def _from_classes(place: Place, folder: Path, split: str) -> Source:
     sides = {wanted: _side(folder, wanted) for wanted in ALIASES}
-    name = f"{folder} ({split} part)"
+    name = f"{folder} ({split} split)"
     if split == "train" and not any(sides.values()):
         return open_class_folders(folder, name, place.bad, root=folder)
     found, train = sides[split], sides["train"]

@@ -23,7 +23,7 @@ def _no_split(folder: Path, split: str) -> UserError:
 
 
 def _source(folder: Path, split: str, classes: Iterable[str], rows: list[LabelledFile], bad: Bad) -> FolderSource:
-    return files_source(f"{folder} ({split} part)", folder, tuple(classes), rows, bad)
+    return files_source(f"{folder} ({split} split)", folder, tuple(classes), rows, bad)
 
 
 def open_pets(folder: Path, split: str, bad: Bad = "refuse") -> FolderSource:

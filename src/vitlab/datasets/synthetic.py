@@ -78,7 +78,7 @@ def _open_clevr(
         raise UserError(
             f"{listing}: scene {len(rows)} is malformed ({type(error).__name__}); download it again"
         ) from error
-    return files_source(f"{folder} ({split} part)", folder, classes, _checked(rows, classes, listing), bad)
+    return files_source(f"{folder} ({split} split)", folder, classes, _checked(rows, classes, listing), bad)
 
 
 def _checked(rows: list[LabelledFile], classes: tuple[str, ...], listing: Path) -> list[LabelledFile]:
@@ -109,7 +109,7 @@ def open_kitti(folder: Path, split: str, bad: Bad = "refuse") -> FolderSource:
         (folder / "training/image_2" / f"{image:06d}.png", _kitti_label(labels / f"{image:06d}.txt"))
         for image in splits[split]
     ]
-    return files_source(f"{folder} ({split} part)", folder, _numbers(4), rows, bad)
+    return files_source(f"{folder} ({split} split)", folder, _numbers(4), rows, bad)
 
 
 def _kitti_label(path: Path) -> int:
@@ -186,7 +186,7 @@ def _open_dsprites(folder: Path, split: str, attribute: int) -> ArraySource:
     def pixels(index: int) -> NDArray[np.uint8]:
         return np.unpackbits(bits_NV[index]).reshape(64, 64) * np.uint8(255)
 
-    return array_source(f"{folder} (train part)", f"{split}/", _numbers(16), labels_N, 64 * 64, pixels)
+    return array_source(f"{folder} (train split)", f"{split}/", _numbers(16), labels_N, 64 * 64, pixels)
 
 
 def _npy(archive: zipfile.ZipFile, member: str, convert: Callable[[NDArray[Any]], NDArray[Any]]) -> NDArray[Any]:

@@ -1,9 +1,9 @@
-"""Whether two pictures are one: bring the second over the first, then measure what is left between them.
+"""Whether two pictures show the same: align the second with the first, then measure the remaining difference.
 
 Scale and shift along each axis are found by Gauss-Newton steps on the correlation coefficient, first on blurred
 pictures and then on their detail (a difference of Gaussians). What remains is measured twice: by the correlation
-rho of the detail, which tells pictures of little contrast apart, and by the largest blurred difference r in grey
-levels after one gain for brightness, which tells apart things of the same outline. Damage by compression is fine
+rho of the detail, which separates pictures of little contrast, and by the largest blurred difference r in grey
+levels after one gain for brightness, which separates things of the same outline. Damage by compression is fine
 and everywhere; a different thing differs in whole areas. Legend: N = pairs, S = side.
 """
 
@@ -24,9 +24,9 @@ RESIDUAL_FLOOR, CORRELATION_FLOOR = 0.5, 1e-3  # rounding of the pictures: neith
 
 
 def distances(first_NSS: Thumbnails, second_NSS: Thumbnails) -> NDArray[np.float64]:
-    """How far each pair of pictures (N, S, S) is from being one: (r + 1/2) sqrt(1 - rho + 1/1000).
+    """The distance of each pair of pictures (N, S, S): (r + 1/2) sqrt(1 - rho + 1/1000).
 
-    0.016 for the same picture; docs/dedup.md says what duplicates and other pairs reach, and how that was measured. A
+    0.016 for identical pictures; docs/dedup.md says what duplicates and other pairs reach, and how that was measured. A
     pair that is far apart after coarse alignment is not aligned further. Mirror one side beforehand to find mirrored
     duplicates.
     """

@@ -1,7 +1,7 @@
 """The demo: the paper's journey in small, on the bundled images.
 
-Pretrain upstream, few-shot on frozen features downstream, fine-tune downstream at a higher resolution, look inside,
-write the report.
+Pretrain upstream, few-shot on frozen features downstream, fine-tune downstream at a higher resolution, draw the
+inspection figures, write the report.
 """
 
 from collections.abc import Callable
@@ -24,18 +24,18 @@ from vitlab.runtime import Runtime, choose, seeded
 
 SHOTS = [1, 5, 10, 25]
 SEEDS = 5
-LOOKED_AT = 128
+INSPECTED_IMAGES = 128
 JOURNEY = {
-    "title": "A Vision Transformer's journey in small",
-    "lead": "A small ViT learned to name clothes, was tried on handwritten digits as it was, and was then "
-    "fine-tuned on them at a higher resolution.",
+    "title": "A Vision Transformer's journey in miniature",
+    "lead": "A small ViT was pretrained on images of clothes, evaluated on handwritten digits with frozen features, "
+    "and then fine-tuned on them at a higher resolution.",
     "order": ["upstream", "downstream"],
 }
 
 REPLACED = {
-    "data.source": "the demo has data sets of its own",
+    "data.source": "the demo uses its own data sets",
     "init_from": "the demo pretrains its own weights",
-    "model.name": "the demo has a model of its own; take `vitlab pretrain demo-upstream --model`",
+    "model.name": "the demo uses its own model; run `vitlab pretrain demo-upstream --model` instead",
 }
 
 
@@ -46,7 +46,7 @@ def demo(out: Path, change: Callable[[Recipe], Recipe], device: str, say: Callab
         out: gets upstream/, downstream/, figures/, results/ and report.html.
         change: applied to both recipes.
         device: as for `vitlab.run`.
-        say: tells a person what comes next.
+        say: prints which stage comes next.
 
     Returns:
         The summary of all stages.
@@ -59,8 +59,8 @@ def demo(out: Path, change: Callable[[Recipe], Recipe], device: str, say: Callab
     write_table(few, out / "results" / "fewshot.json")
     recipe = change(load_recipe("demo-downstream")).model_copy(update={"init_from": str(upstream)})
     finetuned = run(recipe, downstream, resume=True, device=device, title="3/4 fine-tune on digits")
-    say("4/4 look inside and write the report")
-    _look_inside(upstream, open_source("fashion-mnist", "test"), choose(device), out / "figures")
+    say("4/4 inspection figures and report")
+    _draw_figures(upstream, open_source("fashion-mnist", "test"), choose(device), out / "figures")
     table = _summary(pretrained.results[ACCURACY], few, finetuned.results[ACCURACY])
     write_table(table, out / "results" / "summary.json")
     files.write_json(out / "journey.json", JOURNEY)
@@ -74,8 +74,8 @@ def _few_shot(upstream: Path, runtime: Runtime, seed: int) -> ResultTable:
     with seeded(seed, "untrained"):
         untrained = build(model.config)
 
-    def measured(judged: Model) -> fewshot.FewShot:
-        seen = [fewshot.features_of(judged, source, model.preprocessing, runtime) for source in (train, test)]
+    def measured(evaluated: Model) -> fewshot.FewShot:
+        seen = [fewshot.features_of(evaluated, source, model.preprocessing, runtime) for source in (train, test)]
         return fewshot.evaluate(seen[0], seen[1], train.classes, SHOTS, seeds=SEEDS)
 
     pixels = [fewshot.pixels_of(source, model.preprocessing) for source in (train, test)]
@@ -87,10 +87,10 @@ def _few_shot(upstream: Path, runtime: Runtime, seed: int) -> ResultTable:
     return fewshot_table(results, "digits", SHOTS, SEEDS)
 
 
-def _look_inside(upstream: Path, source: Source, runtime: Runtime, out: Path) -> None:
+def _draw_figures(upstream: Path, source: Source, runtime: Runtime, out: Path) -> None:
     model = weights.load_model(upstream)
     model.eval().to(runtime.device)
-    batch = next(iter(loader.evaluation_batches(source, model.preprocessing, batch_size=LOOKED_AT)))
+    batch = next(iter(loader.evaluation_batches(source, model.preprocessing, batch_size=INSPECTED_IMAGES)))
     inputs_BCHW = loader.normalise(batch.images_BHWC, model.preprocessing, runtime.device)
     labels = batch.labels_B.tolist()
     names = [source.classes[label] for label in labels]
@@ -107,7 +107,7 @@ def _summary(pretrained: ResultTable, few: ResultTable, finetuned: ResultTable) 
         rows.append([f"few-shot on digits, {name}", "", *means])
     rows.append(["fine-tuned on digits", f"{100 * downstream:.1f}", *none])
     return ResultTable(
-        title="The paper's journey in small: accuracy on test images (%)",
+        title="The paper's journey in miniature: accuracy on test images (%)",
         summary=_few_shot_sentence(at_five),
         columns=["stage", "all images", *(f"{count}-shot" for count in SHOTS)],
         rows=rows,
@@ -125,9 +125,9 @@ def _few_shot_sentence(at_five: dict[str, float]) -> str:
     features, pixels, untrained = (at_five[name] for name in ("pretrained ViT", "raw pixels", "untrained ViT"))
     beside = f"({features:.1f} %, beside {pixels:.1f} % with raw pixels and {untrained:.1f} % with an untrained ViT)"
     if features > max(pixels, untrained):
-        return f"With 5 images a class, features learned on clothes tell digits apart best {beside}."
+        return f"With 5 images per class, features learned on clothes classify digits best {beside}."
     return (
-        f"With 5 images a class, features learned on clothes are not the best ones for digits {beside}. "
-        "Digits of 8 x 8 pixels are centred and of one size, so pixels compare well as they are, while 6,000 pictures "
-        "of clothes teach a model what tells clothes apart, and little about strokes. Fine-tuning mends that."
+        f"With 5 images per class, features learned on clothes are not the best ones for digits {beside}. "
+        "Digits of 8 x 8 pixels are centred and of one size, so raw pixels compare well, while 6,000 pictures of "
+        "clothes teach a model what distinguishes clothes, and little about strokes. Fine-tuning closes the gap."
     )

@@ -1,4 +1,4 @@
-"""A study: a grid of runs, one after another; learning rates are tried on a part of train before."""
+"""A study: a grid of runs, one after another, after trying learning rates on held-out training images."""
 
 import json
 import re
@@ -24,7 +24,7 @@ STUDY = Path("results") / "study.json"
 
 @dataclass(frozen=True)
 class Trial:
-    """A learning rate, and the share of the development images that it gets right."""
+    """A learning rate, and the accuracy on the development images that it reaches."""
 
     learning_rate: float
     top1: float
@@ -32,7 +32,7 @@ class Trial:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a row of a study came to: the rates that were tried, the one taken, and test top-1 by seed."""
+    """The result of a row of a study: the rates that were tried, the one chosen, and test top-1 by seed."""
 
     row: StudyRow
     trials: tuple[Trial, ...]
@@ -41,7 +41,7 @@ class Outcome:
 
 
 def conduct(study: Study, folder: Path, device: str) -> ResultTable:
-    """Make all runs of a study that are not there yet, and its table, which is stored after each row.
+    """Make all runs of a study that do not exist yet, and its table, which is stored after each row.
 
     Args:
         study: what to run.
@@ -78,7 +78,7 @@ def _on_test(recipe: Recipe, folder: Path, device: str, title: str) -> float:
 
 
 def _run_once(recipe: Recipe, folder: Path, device: str, title: str) -> None:
-    """Nothing, where the same run is finished; where another one is in the way, the user's mistake is told."""
+    """Run a recipe, unless the same run is finished; another run in the folder is refused."""
     stored = folder / RECIPE
     is_finished = (folder / ACCURACY_FILE).exists() and stored.exists()
     if is_finished and from_stored_toml(stored.read_text(encoding="utf-8"), str(stored)) == recipe:
@@ -87,7 +87,7 @@ def _run_once(recipe: Recipe, folder: Path, device: str, title: str) -> None:
 
 
 def table(study: Study, outcomes: Sequence[Outcome]) -> ResultTable:
-    """What the rows came to so far."""
+    """The results of the rows so far."""
     rows: list[list[str]] = [
         [
             outcome.row.name,
@@ -101,7 +101,7 @@ def table(study: Study, outcomes: Sequence[Outcome]) -> ResultTable:
         rows.append(["mean", "", _mean_and_deviation(_means(outcomes).values()), ""])
     published = f"published: {study.published_is}" if study.published_is else "published"
     has_published = any(row[-1] for row in rows)
-    columns = ["", "learning rate", "top-1 on test images", *([published] if has_published else [])]
+    columns = ["", "learning rate", "test top-1 accuracy", *([published] if has_published else [])]
     tried = [f"{outcome.row.name}: {_tried(outcome)}" for outcome in outcomes if outcome.trials]
     count = len(outcomes[0].top1) if outcomes else 0
     return ResultTable(
@@ -125,7 +125,8 @@ def _as_numbers(outcome: Outcome) -> dict[str, object]:
 
 def _tried(outcome: Outcome) -> str:
     found = ", ".join(f"{trial.learning_rate:g}: {percent(trial.top1)}" for trial in outcome.trials)
-    return f"on {outcome.row.sweep.dev_share:.0%} of train, held out, by learning rate: {found}"
+    share = f"{outcome.row.sweep.dev_share:.0%}"
+    return f"top-1 accuracy by learning rate, on {share} of the training images, held out: {found}"
 
 
 def _means(outcomes: Sequence[Outcome]) -> dict[int, float]:

@@ -1,8 +1,8 @@
 """VTAB-1k: 19 tasks of 1,000 training images (Zhai et al. 2019; paper: Figure 2 and Table 9).
 
 What is to be chosen (a learning rate, or the penalty of least squares) is chosen on 200 of the images after training on
-the other 800; then all 1,000 are trained on, once, and the task's whole test set is tested, once. What the choice cost
-is recorded with every task.
+the other 800; then all 1,000 are trained on, once, and the task's complete test set is evaluated, once. What the
+choice cost is recorded with every task.
 """
 
 import hashlib
@@ -41,7 +41,7 @@ USED_BY_LINEAR = ("model.image_size",)
 
 
 def source_of(task: VtabTask, data: Path | None) -> str:
-    """What the catalog calls a task's images: `vtab/TASK`, or with the folder of that name in `data`."""
+    """The catalogue's name of a task's images: `vtab/TASK`, or with the folder of that name in `data`."""
     return f"vtab/{task.name}" if data is None else f"vtab/{task.name}={data / task.name}"
 
 
@@ -78,12 +78,12 @@ def _check_size(model: Model, size: Size | None, settings: Settings) -> None:
 
 
 def check_data(task: VtabTask, source: str, settings: Settings, done: TaskResult) -> None:
-    """Refuse to pass a task's outcome off as that of other images.
+    """Refuse a finished task's result for other images.
 
     Args:
         task: which; it is finished.
         source: its images as they are to be now, see `source_of`.
-        settings: of the whole run.
+        settings: of the complete run.
         done: its outcome.
 
     Raises:
@@ -91,10 +91,10 @@ def check_data(task: VtabTask, source: str, settings: Settings, done: TaskResult
     """
     bad_images = _recipe(task, source, settings, settings.rates[0]).data.bad_images
     noted: dict[Split, str] = {"train": done.train, "test": done.test}
-    for part, fingerprint in noted.items():
-        if open_source(source, part, bad=bad_images).fingerprint != fingerprint:
+    for split, fingerprint in noted.items():
+        if open_source(source, split, bad=bad_images).fingerprint != fingerprint:
             raise UserError(
-                f"{source}: its {part} images are not those that the finished task was done with; "
+                f"{source}: its {split} images are not those of the finished task; "
                 "give the same --data, or another --out"
             )
 
@@ -102,13 +102,13 @@ def check_data(task: VtabTask, source: str, settings: Settings, done: TaskResult
 def run_task(task: VtabTask, source: str, settings: Settings, out: Path, runtime: Runtime) -> TaskResult:
     """Choose, train on all 1,000 images, test, and write the outcome into the task's folder.
 
-    A task that was interrupted goes on from its newest checkpoint.
+    A task that was interrupted continues from its newest checkpoint.
 
     Args:
         task: which.
         source: its images, see `source_of`.
-        settings: of the whole run.
-        out: of the whole run; the task gets the folder of its name.
+        settings: of the complete run.
+        out: of the complete run; the task gets the folder of its name.
         runtime: device and precision.
 
     Raises:
@@ -123,7 +123,7 @@ def run_task(task: VtabTask, source: str, settings: Settings, out: Path, runtime
 
 
 def group_means(results: Mapping[str, TaskResult]) -> dict[str, float]:
-    """The mean accuracy of each group all of whose tasks are there."""
+    """The mean accuracy of each group whose tasks are all finished."""
     means: dict[str, float] = {}
     for group in dict.fromkeys(task.group for task in vtab.TASKS):
         names = [task.name for task in vtab.TASKS if task.group == group]
@@ -133,7 +133,7 @@ def group_means(results: Mapping[str, TaskResult]) -> dict[str, float]:
 
 
 def mean(results: Mapping[str, TaskResult]) -> float | None:
-    """VTAB's score, the plain mean over 19 tasks; none where one is missing."""
+    """VTAB's score, the plain mean over 19 tasks; None if one is missing."""
     if len(results) != len(vtab.TASKS):
         return None
     return vtab.score({name: result.accuracy for name, result in results.items()})
@@ -186,7 +186,7 @@ def check_assignments(settings: Settings) -> None:
 def _trained(
     recipe: Recipe, folder: Path, splits: tuple[Split, Split], runtime: Runtime
 ) -> tuple[Run, tuple[Source, Source]]:
-    """Train on the first split and test on the second; a run that is there already is continued."""
+    """Train on the first split and test on the second; an existing run is continued."""
     train, test = (open_source(recipe.data.source, split, bad=recipe.data.bad_images) for split in splits)
     title = f"{recipe.name} {folder.name}"
     done = run(recipe, folder, data=Splits(train, test), device=str(runtime.device), resume=True, title=title)
@@ -199,9 +199,9 @@ def _linear(task: VtabTask, source: str, settings: Settings, runtime: Runtime) -
     model = weights.load_model(settings.model, image_size=recipe.model.image_size)
     seen: dict[Split, Features] = {}
     opened: dict[Split, Source] = {}
-    for part in ("dev-train", "dev", "train", "test"):
-        opened[part] = open_source(source, part)
-        seen[part] = features_of(model, opened[part], model.preprocessing, runtime)
+    for split in ("dev-train", "dev", "train", "test"):
+        opened[split] = open_source(source, split)
+        seen[split] = features_of(model, opened[split], model.preprocessing, runtime)
     found = factorise(*seen["dev-train"], task.classes).sweep(*seen["dev"], PENALTIES)
     chosen = PENALTIES[int(np.argmax(found))]
     predicted_N = factorise(*seen["train"], task.classes).at(chosen).predict(seen["test"][0])
@@ -221,7 +221,7 @@ def _linear(task: VtabTask, source: str, settings: Settings, runtime: Runtime) -
 
 
 def chosen_tasks(names: Sequence[str]) -> list[VtabTask]:
-    """The tasks of these names, in the paper's order; all where none is given.
+    """The tasks of these names, in the paper's order; all if no name is given.
 
     Raises:
         UserError: an unknown name.

@@ -1,4 +1,4 @@
-"""What `vitlab vtab` keeps in its folder: whose run it is (vtab.json), and each task's outcome (TASK/result.json)."""
+"""The files of `vitlab vtab`: the settings of the run (vtab.json), and each task's result (TASK/result.json)."""
 
 import json
 from collections.abc import Iterator
@@ -18,13 +18,13 @@ SETTINGS = "vtab.json"
 
 @dataclass(frozen=True)
 class Settings:
-    """What a whole run of VTAB has in common; a folder belongs to one of these.
+    """What all tasks of a VTAB run have in common; a folder belongs to one of these.
 
     Attributes:
         model: where the weights come from; they may have moved since a folder was begun.
         linear: least squares on frozen features instead of fine-tuning.
-        rates: learning rates to choose among; a single one is taken as it is.
-        assignments: what is changed of the recipes `vtab/TASK`, as `key.path=value`.
+        rates: learning rates to choose among; a single one is used without choosing.
+        assignments: changes to the recipes `vtab/TASK`, as `key.path=value`.
         weights: fingerprint of the model, wherever it lies; see `vtab.identified`.
     """
 
@@ -45,15 +45,15 @@ class Trial:
 
 @dataclass(frozen=True)
 class TaskResult:
-    """One task's outcome.
+    """One task's result.
 
     Attributes:
         task: its name.
-        right, images: of the test set.
+        right, images: correct and all images of the test set.
         chosen: the learning rate or penalty of the final training.
-        trials: what it was chosen among; empty where nothing was chosen.
+        trials: what it was chosen among; empty if nothing was chosen.
         tuning_steps: updates of all trials together.
-        final_steps: updates of the final training; 0 of least squares.
+        final_steps: updates of the final training; 0 for least squares.
         train, test: fingerprints of the images.
     """
 
@@ -90,7 +90,7 @@ def open_folder(out: Path, settings: Settings) -> None:
         _check_same(out, _read(path), wanted)
         return
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise UserError(f"{out} is in the way: it is no run of VTAB; choose another --out")
+        raise UserError(f"{out} is in the way: it is not a VTAB run; choose another --out")
     try:
         files.write_json(path, wanted)
     except OSError as error:
@@ -100,19 +100,19 @@ def open_folder(out: Path, settings: Settings) -> None:
 def _check_same(out: Path, found: dict[str, Any], wanted: dict[str, Any]) -> None:
     for key in wanted:
         if key not in ("model", "weights") and found.get(key) != wanted[key]:
-            raise UserError(f"{out} holds a run of VTAB with another {key}; give the same, or another --out")
+            raise UserError(f"{out} holds a VTAB run with another {key}; use the same, or another --out")
     if "weights" not in found:
-        raise UserError(f"{out} holds a run of VTAB that does not say which weights it tests; choose another --out")
+        raise UserError(f"{out} holds a VTAB run that does not record its weights; choose another --out")
     if found["weights"] != wanted["weights"]:
         raise UserError(
-            f"{out} holds a run of VTAB with other weights than {wanted['model']} has now; "
-            "give those that it began with, or another --out"
+            f"{out} holds a VTAB run with other weights than {wanted['model']} has now; "
+            "use those that it began with, or another --out"
         )
 
 
 @contextmanager
 def released_if_empty(out: Path) -> Iterator[None]:
-    """A mistake of the user's that shows before anything was done leaves no folder behind."""
+    """A user's mistake that is found before anything was done leaves no folder behind."""
     try:
         yield
     except UserError:
@@ -123,7 +123,7 @@ def released_if_empty(out: Path) -> Iterator[None]:
 
 
 def finished(out: Path, task: VtabTask) -> TaskResult | None:
-    """A task's outcome from an earlier run; none where it is still to be done.
+    """A task's result from an earlier run; None if there is none yet.
 
     Raises:
         UserError: its file is damaged.
@@ -136,13 +136,13 @@ def finished(out: Path, task: VtabTask) -> TaskResult | None:
         trials = tuple(Trial(**trial) for trial in values.pop("trials"))
         return TaskResult(**values, trials=trials)
     except (TypeError, KeyError):
-        raise UserError(f"{path}: this is no result of VTAB; remove it, and the task is done again") from None
+        raise UserError(f"{path}: this is not a VTAB result; remove it to run the task again") from None
 
 
 def _read(path: Path) -> dict[str, Any]:
     try:
         if path.stat().st_size > 2**20:
-            raise UserError(f"{path} is too large for what it should be; remove it")
+            raise UserError(f"{path} is too large for a file of VTAB; remove it")
         found = json.loads(path.read_text("utf-8"))
     except UserError:
         raise

@@ -77,12 +77,12 @@ def find(name: str) -> Hardware:
 def recognise(named: str) -> Hardware | None:
     """A device by what its driver calls it, such as "NVIDIA H100 80GB HBM3"; None if it is unknown."""
     words = set(re.split(r"[^a-z0-9]+", named.lower()))
-    fitting = [device for device in DEVICES if _words(device) <= words]
+    fitting = [device for device in DEVICES if _words_of(device) <= words]
     # "H100 PCIe" is an H100 too, but the longer name says more.
-    return max(fitting, key=lambda device: len(_words(device)), default=None) if not words & OTHERS else None
+    return max(fitting, key=lambda device: len(_words_of(device)), default=None) if not words & OTHERS else None
 
 
-def _words(device: Hardware) -> set[str]:
+def _words_of(device: Hardware) -> set[str]:
     return set(device.name.lower().split("-"))
 
 

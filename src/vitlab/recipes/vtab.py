@@ -77,16 +77,16 @@ class VtabTask:
     flip: bool = True
     crop: bool = True
 
-    def parts(self, split: SplitName) -> tuple[Cut, ...]:
-        """What a split of VTAB-1k consists of, in order."""
+    def cuts_of(self, split: SplitName) -> tuple[Cut, ...]:
+        """The cuts that a split of VTAB-1k consists of, in order."""
         train800, val200 = _first(self.cuts.train, 800), _first(self.cuts.validation, 200)
-        parts: dict[SplitName, tuple[Cut, ...]] = {
+        cuts: dict[SplitName, tuple[Cut, ...]] = {
             "train800": (train800,),
             "val200": (val200,),
             "train800val200": (train800, val200),
             "test": (self.cuts.test,),
         }
-        return parts[split]
+        return cuts[split]
 
 
 def _first(cut: Cut, count: int) -> Cut:

@@ -14,7 +14,8 @@ from vitlab.report.cost_table import UTILISATION, exaflops_of
 from vitlab.report.published import CATALOG, MARK, TABLE_2, TABLE_6, TRANSFER
 from vitlab.results import ResultTable
 
-SPLIT_SUFFIX = re.compile(r" \((train|test|dev|dev-train|validation) part\)$")
+# Results that version 0.1 stored say "part".
+SPLIT_SUFFIX = re.compile(r" \((train|test|dev|dev-train|validation) (split|part)\)$")
 TITLE = "Accuracy on "
 VTAB_TITLE = re.compile(r"VTAB-1k of (.+), (?:linear|fine-tuned)$")
 NAMING = {"seed", "name", "about"}

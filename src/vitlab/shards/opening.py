@@ -122,14 +122,14 @@ def _open_side(
     folder, slash, name = pattern.rpartition("/")
     if "train" not in name:
         return opened(train, source, None, split)
-    train_side = opened(train, f"{source} (train part)", None, None)
+    train_side = opened(train, f"{source} (train split)", None, None)
     if split == "train":
         return train_side
     stem = name.partition("train")[0]
     for side in TEST_FOLDERS:
         names = matching(f"{glob.escape(folder)}{slash}{glob.escape(stem)}{side}[-_.0-9]*tar")
         if names:
-            return opened(names, f"{source} ({side} part)", train_side.classes, None)
+            return opened(names, f"{source} ({side} split)", train_side.classes, None)
     raise UserError(
         f"{source}: there are no test shards; name them {stem}val-*.tar beside {name}, "
         "or give shards without `train` in their names to have them split"

@@ -186,7 +186,7 @@ def shard_source(
     if not kept:
         raise UserError(f"{name}: {len(rows)} images are too few to split; give two or more per class")
     return ShardSource(
-        name=name if split is None else f"{name} ({split} part)",
+        name=name if split is None else f"{name} ({split} split)",
         classes=classes,
         labels_N=np.array(labels, np.int64)[kept],
         fingerprint=fingerprint(classes, ((keys[i], sizes[i], labels[i]) for i in kept)),

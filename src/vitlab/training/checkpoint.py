@@ -1,6 +1,6 @@
 """Checkpoints of a run's state: what is saved comes back bit for bit, on any number of processes.
 
-Loading takes the newest checkpoint whose hashes are right and says which ones it passed over.
+Loading takes the newest checkpoint whose hashes are correct, and logs which ones it skipped.
 """
 
 import json
@@ -23,12 +23,12 @@ Snapshot = dict[str, dict[str, Tensor]]
 
 
 def snapshot(state: TrainingState, rank: int, room: Snapshot) -> Snapshot:
-    """What this process has to write, on the host, as it is now: training may go on while it is written.
+    """A copy on the host of what this process has to write: training may continue while it is written.
 
     Args:
         state: of this process.
-        rank: the first process writes what all have alike; shards are written by who has them.
-        room: of an earlier snapshot, that is written already; its memory is used again where the device is a GPU.
+        rank: the first process writes what is the same in all; each shard is written by the process that has it.
+        room: an earlier snapshot that is written already; its memory is used again if the device is a GPU.
     """
     taken: Snapshot = {}
     for kind, tensors in state.tensors().items():
@@ -52,8 +52,10 @@ def _on_host(value: Tensor, room: Tensor | None) -> Tensor:
     return room.copy_(value, non_blocking=True)
 
 
-def write_part(checkpoints: Path, step: int, taken: Snapshot, state: TrainingState, runtime: Runtime) -> dict[str, Any]:
-    """Write this process's files of a checkpoint aside; returns their entries for the manifest."""
+def write_share(
+    checkpoints: Path, step: int, taken: Snapshot, state: TrainingState, runtime: Runtime
+) -> dict[str, Any]:
+    """Write this process's files of a checkpoint into a temporary folder; returns their entries for the manifest."""
     aside = disk.aside_of(checkpoints, step)
     aside.mkdir(parents=True, exist_ok=True)
     suffix = f"-{runtime.rank + 1:05d}-of-{runtime.ranks:05d}" if state.shards else ""
@@ -79,19 +81,19 @@ def collected(checkpoints: Path, step: int) -> dict[str, Any]:
 
 
 def manifest(step: int, state: TrainingState, ranks: int) -> dict[str, Any]:
-    """What a checkpoint's manifest says beside its files; to be taken together with the snapshot."""
+    """What a checkpoint's manifest says beside its files; taken at the same time as the snapshot."""
     updates = state.average.updates if state.average is not None else 0
     progress = state.progress.as_dict()
     return {"version": disk.VERSION, "step": step, "ranks": ranks, "average_updates": updates, "progress": progress}
 
 
 def load_newest(checkpoints: Path, state: TrainingState, runtime: Runtime) -> int:
-    """Bring `state` to the newest readable checkpoint; returns its step, 0 if there is none.
+    """Set `state` to the newest readable checkpoint; returns its step, 0 if there is none.
 
-    All processes must take part, and take the same one.
+    All processes must call this, and load the same one.
 
     Raises:
-        UserError: checkpoints are there and none is readable, or one is of another version, model or averaging.
+        UserError: there are checkpoints and none of them is readable, or one is of another version, model or averaging.
     """
     candidates = disk.newest_first(checkpoints)
     for candidate in candidates:
@@ -100,17 +102,17 @@ def load_newest(checkpoints: Path, state: TrainingState, runtime: Runtime) -> in
             restore(candidate, about, state)
             if about["ranks"] != runtime.ranks and runtime.is_first:
                 log.warning(
-                    "%d processes go on with what %d wrote: the same samples follow, and weights agree up to rounding",
+                    "%d processes continue a checkpoint of %d: samples are the same, and weights equal up to rounding",
                     runtime.ranks, about["ranks"],
                 )  # fmt: skip
             return int(about["step"])
     if candidates:
-        raise UserError(f"no checkpoint in {checkpoints} is readable; start anew with another --out")
+        raise UserError(f"no checkpoint in {checkpoints} is readable; start again with another --out")
     return 0
 
 
 def load_step(checkpoints: Path, step: int, state: TrainingState) -> None:
-    """Bring `state` to the checkpoint of a step, which must be there and whole."""
+    """Set `state` to the checkpoint of a step, which must exist and be complete."""
     folder = disk.folder_of(checkpoints, step)
     try:
         restore(folder, disk.read_manifest(folder), state)
@@ -119,7 +121,7 @@ def load_step(checkpoints: Path, step: int, state: TrainingState) -> None:
 
 
 def _readable(folder: Path, runtime: Runtime) -> dict[str, Any] | None:
-    """The manifest, where all files have their hashes; each process reads a share of them."""
+    """The manifest, if all files have their hashes; each process reads a share of them."""
     about, problem = None, ""
     try:
         about = disk.read_manifest(folder)
@@ -129,24 +131,24 @@ def _readable(folder: Path, runtime: Runtime) -> dict[str, Any] | None:
         raise
     except (OSError, ValueError, KeyError, TypeError) as error:
         problem = str(error)
-        log.warning("checkpoint %s is not readable (%s); trying the one before", folder.name, problem)
+        log.warning("checkpoint %s is not readable (%s); trying the previous one", folder.name, problem)
     [problems] = all_reduce_sum(runtime, [bool(problem)])
     return about if not problems else None
 
 
 def restore(folder: Path, about: Mapping[str, Any], state: TrainingState) -> None:
-    """Overwrite `state` by a checkpoint.
+    """Overwrite `state` with a checkpoint.
 
     Raises:
         UserError: it is of another model, or of another setting of averaging.
     """
     kinds = {entry["kind"] for entry in about["files"].values()}
     stored = {kind: disk.StoredTensors(folder, kind, about["files"]) for kind in kinds}
-    own = {name: _whole_shape(state, name, value) for name, value in state.weights.items()}
+    own = {name: _full_shape(state, name, value) for name, value in state.weights.items()}
     if own != stored["model"].shapes:
-        raise UserError(f"checkpoint {folder} is of another model; start anew with another --out")
+        raise UserError(f"checkpoint {folder} is of another model; start again with another --out")
     if (state.average is None) != ("average" not in kinds):
-        raise UserError(f"checkpoint {folder} has another setting of averaging; start anew with another --out")
+        raise UserError(f"checkpoint {folder} has another setting of averaging; start again with another --out")
     with torch.no_grad():
         for name, weight in state.weights.items():
             weight.copy_(_rows(stored["model"], name, state, weight))
@@ -158,7 +160,7 @@ def restore(folder: Path, about: Mapping[str, Any], state: TrainingState) -> Non
     state.progress.restore(about["progress"])
 
 
-def _whole_shape(state: TrainingState, name: str, value: Tensor) -> tuple[int, ...]:
+def _full_shape(state: TrainingState, name: str, value: Tensor) -> tuple[int, ...]:
     shard = state.shard(name, value)
     return tuple(value.shape) if shard is None else (shard.rows_of_full, *value.shape[1:])
 

@@ -1,7 +1,7 @@
 """What a checkpoint is on disk: safetensors files, and a JSON manifest that is written last.
 
-A checkpoint is a folder `step-N` that is whole or absent: it is filled aside, every file is forced to the disk, and
-the folder is renamed into place. No pickle is read or written.
+A checkpoint is a folder `step-N` that is complete or absent: it is written under a temporary name, every file is
+forced to the disk, and the folder is renamed into place. No pickle is read or written.
 """
 
 import hashlib
@@ -32,7 +32,7 @@ def folder_of(checkpoints: Path, step: int) -> Path:
 
 
 def aside_of(checkpoints: Path, step: int) -> Path:
-    """Where it is while it is being written, by all processes together."""
+    """Where it is while all processes write it."""
     return checkpoints / f".step-{step:08d}.part"
 
 
@@ -42,7 +42,7 @@ def newest_first(checkpoints: Path) -> list[Path]:
 
 
 def remove_debris(checkpoints: Path) -> None:
-    """What a killed process left half-written; nothing else may be writing."""
+    """Remove what a killed process left half-written; nothing else may be writing."""
     for path in checkpoints.glob(".step-*"):
         shutil.rmtree(path, ignore_errors=True)
 
@@ -56,11 +56,11 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> dict[str, Any]:
     digest, size = hashlib.sha256(), 0
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
     try:
-        for shard in _pieces_of_file(tensors):
-            digest.update(shard)
-            size += len(shard)
-            while shard:
-                shard = shard[os.write(descriptor, shard[:CHUNK]) :]
+        for data in _pieces_of_file(tensors):
+            digest.update(data)
+            size += len(data)
+            while data:
+                data = data[os.write(descriptor, data[:CHUNK]) :]
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
@@ -70,7 +70,7 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> dict[str, Any]:
 def _pieces_of_file(tensors: Mapping[str, Tensor]) -> Iterator[memoryview]:
     header: dict[str, Any] = {}
     end = 0
-    # Wider numbers first, so that all are aligned, as the format's readers like.
+    # Wider numbers first, so that all are aligned, as readers of the format prefer.
     ordered = sorted(tensors.items(), key=lambda item: (-item[1].element_size(), item[0]))
     for name, tensor in ordered:
         begin, end = end, end + tensor.numel() * tensor.element_size()
@@ -84,12 +84,12 @@ def _pieces_of_file(tensors: Mapping[str, Tensor]) -> Iterator[memoryview]:
 
 
 def commit(checkpoints: Path, step: int, manifest: Mapping[str, Any]) -> Path:
-    """Finish the folder aside and bring it into place; what stood there is replaced."""
+    """Finish the temporary folder and rename it into place; an older one there is replaced."""
     aside, final = aside_of(checkpoints, step), folder_of(checkpoints, step)
     _write_synced(aside / MANIFEST, json.dumps(manifest, indent=1).encode())
     files.sync(aside)
     if final.exists():
-        # A damaged one: it was passed over when this run began, or this step would not have been made again.
+        # A damaged one: it was skipped when this run began, or this step would not have been made again.
         old = checkpoints / f".{final.name}.old"
         shutil.rmtree(old, ignore_errors=True)
         final.rename(old)
@@ -140,13 +140,13 @@ def read_manifest(folder: Path) -> dict[str, Any]:
 
 
 def check_file(path: Path, entry: Mapping[str, Any]) -> None:
-    """Raises ValueError or OSError where a file is not the one that was written."""
+    """Raise ValueError or OSError if a file is not the one that was written."""
     size = path.stat().st_size
     if size != entry["bytes"]:
         raise ValueError(f"{path.name} has {size} bytes, not {entry['bytes']}")
     with path.open("rb") as file:
         if hashlib.file_digest(file, "sha256").hexdigest() != entry["sha256"]:
-            raise ValueError(f"{path.name} does not have its hash")
+            raise ValueError(f"{path.name} does not have its recorded hash")
 
 
 class StoredTensors:
@@ -165,7 +165,7 @@ class StoredTensors:
                 self.shapes[name] = (int(shards[name][1]), *shape[1:]) if name in shards else shape
 
     def read(self, name: str, first: int, rows: int) -> Tensor:
-        """Rows first .. first + rows - 1 of a whole tensor of one or more dimensions; a scalar as it is."""
+        """Rows first .. first + rows - 1 of a full tensor of one or more dimensions; a scalar is returned unchanged."""
         parts = []
         for file, shards in self._files:
             if name not in file.keys():  # noqa: SIM118

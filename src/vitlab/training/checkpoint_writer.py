@@ -9,7 +9,7 @@ from typing import Any, Self
 
 from vitlab.runtime import Runtime
 from vitlab.training import checkpoint_files as disk
-from vitlab.training.checkpoint import Snapshot, collected, manifest, snapshot, write_part
+from vitlab.training.checkpoint import Snapshot, collected, manifest, snapshot, write_share
 from vitlab.training.state import TrainingState
 
 
@@ -21,9 +21,9 @@ class CheckpointWriter:
 
     Args:
         checkpoints: where they go.
-        state: what is saved, as it is when `begin` is called.
+        state: what is saved, in its state when `begin` is called.
         runtime: the processes.
-        keep: how many of the newest are kept, beside the best.
+        keep: how many of the newest are kept, besides the best.
     """
 
     def __init__(self, checkpoints: Path, state: TrainingState, runtime: Runtime, keep: int) -> None:
@@ -42,7 +42,7 @@ class CheckpointWriter:
 
     @property
     def is_idle(self) -> bool:
-        """Whether nothing is being written by this process."""
+        """Whether this process is writing nothing."""
         return self._writing is None or self._writing.done()
 
     @property
@@ -51,7 +51,7 @@ class CheckpointWriter:
         return self._awaiting_others is not None
 
     def begin(self, step: int) -> None:
-        """Copy the state after `step` updates, and write it meanwhile."""
+        """Copy the state after `step` updates, and write it in the background."""
         assert self.is_idle
         assert not self.awaits_others
         self.newest = step
@@ -77,7 +77,7 @@ class CheckpointWriter:
         return str(error) if error is not None else ""
 
     def wait(self) -> None:
-        """Until nothing is being written by this process."""
+        """Wait until this process is writing nothing."""
         if self._writing is not None:
             self._writing.exception()
 
@@ -87,7 +87,7 @@ class CheckpointWriter:
 
     def _write_and_keep(self, step: int, taken: Snapshot, about: dict[str, Any]) -> None:
         try:
-            entries = write_part(self._checkpoints, step, taken, self._state, self._runtime)
+            entries = write_share(self._checkpoints, step, taken, self._state, self._runtime)
             if not self._state.shards:
                 self._move_into_place(step, {**about, "files": entries})
         except OSError:
@@ -101,7 +101,7 @@ class CheckpointWriter:
         disk.drop_old(self._checkpoints, self._keep, [about["progress"]["best_step"]])
 
     def _explained(self, work: Callable[[], None]) -> None:
-        """Do it, and explain a failure so that a person can fix it."""
+        """Do the work; an OSError says how to fix it."""
         try:
             work()
         except OSError as error:

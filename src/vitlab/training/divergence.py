@@ -1,4 +1,4 @@
-"""A loss or a gradient that is not finite ends training before it moves a weight."""
+"""A loss or a gradient that is not finite ends training before any weight changes."""
 
 from collections import deque
 from dataclasses import dataclass
@@ -29,14 +29,14 @@ class _Pending:
 
 
 class FiniteWatch:
-    """Looks at every step's verdict.
+    """Checks every step.
 
-    On CUDA it does so one step late, so that the device is never idle meanwhile; the device itself has kept the
-    weights as they were.
+    On CUDA it does so one step late, so that the device is never idle meanwhile; the device itself has left the
+    weights unchanged.
 
     Args:
         source: names the images.
-        runtime: the processes; all have the same verdicts.
+        runtime: the processes; all come to the same result.
     """
 
     def __init__(self, source: Source, runtime: Runtime) -> None:
@@ -45,7 +45,7 @@ class FiniteWatch:
         self._late = 1 if runtime.device.type == "cuda" else 0
 
     def note(self, step: int, batch: Batch, result: StepResult) -> None:
-        """Take up a step, and look at the one that is due.
+        """Add a step, and check the one that is due.
 
         Raises:
             Diverged: its loss or its gradient is not a number.
@@ -59,7 +59,7 @@ class FiniteWatch:
         self._look(self._late)
 
     def settle(self) -> None:
-        """Look at all steps; to be done before anything is saved, evaluated or shown.
+        """Check all steps; to be called before anything is saved, evaluated or shown.
 
         Raises:
             Diverged: a loss or a gradient is not a number.
@@ -82,7 +82,7 @@ class FiniteWatch:
         ]
         all_of_them = all_gather_text(self._runtime, f"gradient norm {float(pending.result.gradient_norm):g}; {own}")
         return Diverged(
-            f"step {pending.step}: {(blamed or all_of_them)[0]}; nothing was changed by this step. "
+            f"step {pending.step}: {(blamed or all_of_them)[0]}; this step changed nothing. "
             "Try a lower optimizer.learning_rate or a longer schedule.warmup_steps"
         )
 

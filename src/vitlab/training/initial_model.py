@@ -18,7 +18,7 @@ def initial_model(recipe: Recipe, classes: tuple[str, ...], given: Model | None 
     Args:
         recipe: says which model, or which weights, and how its images are prepared.
         classes: names of the classes; the head has as many outputs.
-        given: a model to start from as it is, with its head; None makes or loads one.
+        given: a model to start from, with its head; None makes or loads one.
 
     Raises:
         UserError: weights that cannot be loaded, or options that do not fit.

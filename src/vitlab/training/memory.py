@@ -1,4 +1,4 @@
-"""When a device has too little memory: said in one line, and avoided by dividing batches into microbatches."""
+"""When a device has too little memory: explained in one line, and avoided by dividing batches into microbatches."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,7 +21,7 @@ def microbatches_of(recipe: Recipe, model: Model, runtime: Runtime) -> int:
     """Into how many microbatches each process divides its share of a batch.
 
     For "auto" the fewest that fit: by arithmetic, and then by trying one microbatch if there is a GPU to try it on. (On
-    the CPU nothing is tried: a process that takes too much is killed there.) The result of training does not depend
+    the CPU nothing is tried: a process that uses too much is killed there.) The result of training does not depend
     on it beyond rounding, as long as there is no dropout.
 
     Raises:

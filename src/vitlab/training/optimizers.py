@@ -1,4 +1,4 @@
-"""How weights move: optimizers, learning-rate schedules, and Polyak averaging."""
+"""How weights are updated: optimizers, learning-rate schedules, and Polyak averaging."""
 
 import math
 from collections.abc import Iterable, Mapping
@@ -38,7 +38,7 @@ def learning_rate(part: ScheduleConfig, peak: float, step: int, total_steps: int
     """The learning rate of update `step`, counted from 1: a linear warm-up times a decay (paper: Tables 3 and 4).
 
     With t = (step - warm-up) / (total - warm-up) kept in [0, 1], linear is end + (peak - end)(1 - t) and cosine
-    end + (peak - end)(1 + cos(pi t)) / 2. Staircase is peak times `factor` for every milestone, a share of the whole
+    end + (peak - end)(1 + cos(pi t)) / 2. Staircase is peak times `factor` for every milestone, a share of the complete
     run, that was passed (BiT-HyperRule: a tenth at 30 %, 60 % and 90 %). All are times min(1, step / warm-up).
     """
     warmup = min(1.0, step / part.warmup_steps) if part.warmup_steps else 1.0
@@ -57,7 +57,7 @@ class PolyakAverage:
     After t updates the average is the sum over updates u of (1 - d) d^(t-u) w_u, divided by 1 - d^t:
     a weighted mean of the weights seen, without a share of the random start. It is kept as that mean, not as the sum,
     which the division would magnify with its rounding: m_t = m_(t-1) + (w_t - m_(t-1)) (1 - d) / (1 - d^t). Where
-    weights are spread over processes, each averages its own part.
+    weights are sharded over processes, each averages its own shards.
     """
 
     def __init__(self, weights: Mapping[str, Tensor], decay: float) -> None:

@@ -1,4 +1,4 @@
-"""A model parallelized over processes, compiled, recomputed, in lower precision: all from outside the model.
+"""A model parallelized over processes, compiled, recomputed, in lower precision: all without changing the model's code.
 
 DDP keeps the complete model in every process and averages gradients; FSDP2 shards every weight along its first
 dimension, gives each process one shard, and gathers a block while it computes. Everything after the backward pass
@@ -149,7 +149,7 @@ def _to_fp8(model: Model, runtime: Runtime) -> None:
         raise UserError("scale.precision=fp8 needs a GPU with fp8 (H100 or newer); set scale.precision=bfloat16")
 
     def wanted(module: nn.Module, name: str) -> bool:
-        # The kernels want multiples of 16, and the head is small and delicate.
+        # The kernels need multiples of 16, and the head is small and sensitive to rounding.
         return isinstance(module, nn.Linear) and name.startswith("blocks.") and not _odd(module)
 
     convert_to_float8_training(model, module_filter_fn=wanted)
@@ -187,18 +187,18 @@ def _local(value: Any) -> Tensor:
 def _settle(ddp: nn.Module, model: Model, runtime: Runtime) -> None:
     """One empty pass: a run that was resumed then sums gradients in the same order as one that was not.
 
-    DDP orders them anew after its first backward pass, and adds up in another order from then on.
+    DDP reorders its gradient buckets after the first backward pass, and sums in another order from then on.
     """
     height, width = model.config.image_hw
     with warnings.catch_warnings(), torch.random.fork_rng(devices=[]), runtime.autocast():
-        # The class token's gradient comes with another layout than its bucket: one tiny copy, told once.
+        # The class token's gradient has another layout than its bucket: one tiny copy, of which DDP warns once.
         warnings.filterwarnings("ignore", "Grad strides do not match bucket view strides")
         ddp(torch.zeros(1, 3, height, width, device=runtime.device)).sum().backward()
     ddp.zero_grad(set_to_none=True)
 
 
 def gradient_sync(replica: Replica, last: bool) -> AbstractContextManager[None]:
-    """The context of one part of a batch: gradients travel after the last part only."""
+    """The context of one microbatch: gradients are exchanged after the last one only."""
     if isinstance(replica.model, DistributedDataParallel) and not last:
         return replica.model.no_sync()
     if replica.is_sharded:
@@ -207,7 +207,7 @@ def gradient_sync(replica: Replica, last: bool) -> AbstractContextManager[None]:
 
 
 def collect_gradients(replica: Replica) -> list[Tensor]:
-    """Every weight has its gradient in `.grad` after this, shards too; the list holds those there are."""
+    """Put every weight's gradient into `.grad`, shards too; returns the gradients that exist."""
     if replica.is_sharded:
         for name, parameter in replica.model.named_parameters():
             replica.weights[name].grad = _local(parameter.grad) if parameter.grad is not None else None
@@ -216,14 +216,14 @@ def collect_gradients(replica: Replica) -> list[Tensor]:
 
 
 def global_norm(replica: Replica, gradients: list[Tensor], runtime: Runtime) -> Tensor:
-    """The 2-norm of all gradients together, wherever their shards are."""
+    """The 2-norm of all gradients, including the shards of other processes."""
     norm = torch.nn.utils.get_total_norm(gradients, foreach=True)
     return all_reduce_on_device(runtime, norm.square()).sqrt() if replica.is_sharded else norm
 
 
 @contextmanager
 def full_model(replica: Replica, values: Mapping[str, Tensor], runtime: Runtime) -> Iterator[Model | None]:
-    """Inside, the plain model with `values` as its weights, where there is one; all processes must take part.
+    """Inside, the plain model with `values` as its weights, in the process that has one; all processes must call this.
 
     After, a model in training has its own weights again, bit for bit.
     """

@@ -1,4 +1,4 @@
-"""A run's directory: what was run, on what, how it went, and what came out.
+"""A run's directory: recipe, environment, metrics, checkpoints, model and results.
 
 recipe.toml  environment.json  metrics.jsonl  checkpoints/step-N/  model/  results/*.json  figures/  report.html
 """
@@ -50,7 +50,7 @@ class RunDirectory:
             lines.write(json.dumps(numbers) + "\n")
 
     def forget_after(self, step: int) -> None:
-        """Drop the lines of metrics.jsonl that a resume from `step` will write again, and a torn last one."""
+        """Drop the lines of metrics.jsonl that a resume from `step` will write again, and an incomplete last one."""
         kept = [line for line in read_metrics(self.path) if line["step"] <= step]
         with one_line_write_errors(self.path):
             files.write_text(self.path / "metrics.jsonl", "".join(json.dumps(line) + "\n" for line in kept))
@@ -93,9 +93,9 @@ def open_run(
 
     Args:
         path: the directory.
-        recipe: the resolved recipe; a resumed run must have the same, but for how it is carried out (`ELASTIC`).
+        recipe: the resolved recipe; a resumed run must have the same, except for how it is carried out (`ELASTIC`).
         data: fingerprint of the training set; a resumed run must have the same.
-        environment: what the result depends on beside the recipe.
+        environment: what the result depends on besides the recipe.
         resume: continue the run that is there; otherwise the directory must be new or empty.
         model: digest of the model to start from, if the recipe does not make or load it.
     """
@@ -121,7 +121,7 @@ def open_run(
 
 
 def _is_run_or_empty(path: Path) -> bool:
-    """A run, nothing yet, or what a process left that was killed while it made the folder."""
+    """A run, an empty folder, or what a process that was killed left while it created the folder."""
     begun = {LOCK, ENVIRONMENT}
     return (path / RECIPE).exists() or all(entry.name in begun or _is_debris(entry) for entry in path.iterdir())
 
@@ -154,7 +154,7 @@ def _take_lock(path: Path) -> int:
 
 @contextmanager
 def _removed_if_nothing_was_saved(path: Path) -> Iterator[None]:
-    """A user's mistake that shows only when training begins leaves no run behind, unless there is something to keep."""
+    """A user's mistake that is found only when training begins leaves no run behind, unless something was saved."""
     try:
         yield
     except UserError:

@@ -17,7 +17,7 @@ class Progress:
 
     Attributes:
         evaluated: the last step after which the hooks were called.
-        best, best_step: the highest score on held-out images, and when it was reached; 0 for never.
+        best, best_step: the highest score on held-out images, and the step that reached it; 0 if there is none.
         stale: evaluations since then.
         skipped_images: images that could not be read and were left out.
         skipped_steps: steps of which no image was left.

@@ -16,7 +16,7 @@ from vitlab.training import objectives, parallel
 from vitlab.training.parallel import Replica
 
 Microbatch = tuple[Tensor, Tensor]  # normalised images (B, 3, height, width), and targets (B,) or (B, K)
-Microbatches = Sequence[Callable[[], Microbatch]]  # each is made when its turn comes
+Microbatches = Sequence[Callable[[], Microbatch]]  # each is made when it is needed
 Totals = tuple[Tensor, Tensor, int]  # of a microbatch: summed loss, correct, rows
 
 
@@ -55,7 +55,7 @@ def update(
         replica: the model; its weights move.
         optimizer: of the replica's weights.
         microbatches: this process's images; an empty microbatch still takes part in collectives.
-        rows_of_all: images of all processes together; each has the same weight, wherever it is.
+        rows_of_all: images of all processes together; each has the same weight, whichever process has it.
         objective: what is minimised.
         clip_norm: largest norm of the gradient; 0 does not clip.
         runtime: the processes, and the precision.
@@ -76,7 +76,7 @@ def update(
 def _forward_backward(
     replica: Replica, rows_of_all: int, objective: ObjectiveConfig, runtime: Runtime
 ) -> Callable[[nn.Module, Microbatches], list[Totals]]:
-    """What one model does with its microbatches; it leaves gradients behind."""
+    """The forward and backward pass of one model over its microbatches; gradients are left in its parameters."""
 
     def forward_backward(model: nn.Module, microbatches: Microbatches) -> list[Totals]:
         totals = []

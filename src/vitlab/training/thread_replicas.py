@@ -1,7 +1,7 @@
-"""Replicas in threads: on a processor a small model learns from several shares of a batch at once, each on own cores.
+"""Replicas in threads: on a processor a small model learns from several shares of a batch at once, on a core each.
 
-Spreading every single operation over the cores pays for large operations only: a small model's last tens of
-microseconds, and the cores spend most of their time waiting for each other. Replicas wait for each other once per step.
+Spreading every single operation over the cores pays for large operations only: those of a small model take tens of
+microseconds, and the cores spend most of the time waiting for each other. Replicas wait for each other once per step.
 """
 
 import copy
@@ -23,7 +23,7 @@ from vitlab.runtime import Runtime
 T = TypeVar("T")
 R = TypeVar("R")
 
-MOST_REPLICAS = 4  # more of them would wait for Python's lock
+MOST_REPLICAS = 4  # more of them would wait for the global interpreter lock
 FEWEST_IMAGES = 16  # per replica
 LARGEST_MODEL = 1e9  # FLOPs of one image's forward pass; above, spreading operations over the cores is as good
 
@@ -43,7 +43,7 @@ class ThreadReplicas:
 
     @contextmanager
     def on_own_cores(self) -> Iterator[None]:
-        """Inside, an operation takes one replica's share of the cores, and no idle thread spins beside it."""
+        """Inside, an operation uses one replica's share of the cores, and no idle thread spins beside it."""
         before = torch.get_num_threads()
         torch.set_num_threads(self._threads)
         try:
@@ -97,7 +97,7 @@ def thread_replicas_of(recipe: Recipe, model: Model, runtime: Runtime) -> int:
     """How many replicas a recipe's steps use.
 
     For "auto" more than one where it is known to help: in one process on a processor of several cores, for a small
-    ViT. A model that draws random numbers in training always has one: which replica draws first would be up to chance.
+    ViT. A model that draws random numbers in training always has one: which replica draws first would be random.
 
     Args:
         recipe: its batch size, and `scale.thread_replicas`.

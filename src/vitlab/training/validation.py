@@ -24,7 +24,7 @@ def validate(
 ) -> dict[str, float]:
     """Call the hooks with the weights that are kept, in the first process; returns their numbers there.
 
-    A signal cancels it; `state.progress` then says that it is still to be done.
+    A signal cancels it; `state.progress` then does not record it as done.
 
     Raises:
         UserError: from a hook, in all processes.
