@@ -22,8 +22,7 @@ def demo(
     out: Annotated[Path, typer.Option("--out", metavar="DIR", help="The folder for everything.")] = Path("runs/demo"),
     seed: options.SeedOption = None,
     changes: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="KEY.PATH=VALUE", help="Change one key of both recipes."),
+        list[str] | None, typer.Option("--set", metavar="KEY.PATH=VALUE", help="Change one key of both recipes.")
     ] = None,
     device: options.DeviceOption = "auto",
     as_json: options.JsonOption = False,

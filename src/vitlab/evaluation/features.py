@@ -157,12 +157,7 @@ def check_layers(models: Mapping[str, Model], layer: str, runtime: Runtime) -> N
 
 
 def _computed(
-    model: Model,
-    source: Source,
-    preprocessing: Preprocessing,
-    runtime: Runtime,
-    batch_size: int,
-    layer: str | None,
+    model: Model, source: Source, preprocessing: Preprocessing, runtime: Runtime, batch_size: int, layer: str | None
 ) -> Features:
     features, labels = [], []
     with evaluating(model, runtime):

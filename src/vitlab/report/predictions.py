@@ -187,9 +187,7 @@ def draw_best_and_worst(
 
 
 def _rows_figure(
-    images_BHWC: NDArray[np.uint8],
-    texts: Sequence[tuple[str, str]],
-    rows: Sequence[tuple[str, NDArray[np.intp]]],
+    images_BHWC: NDArray[np.uint8], texts: Sequence[tuple[str, str]], rows: Sequence[tuple[str, NDArray[np.intp]]]
 ) -> Figure:
     """Titled rows of images, each with two lines of text below it."""
     tile = (WIDTH - 2 * MARGIN - (COLUMNS - 1) * COLUMN_GAP) / COLUMNS

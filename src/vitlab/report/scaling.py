@@ -44,14 +44,7 @@ def figure_5() -> Figure:
         else:
             axes.set_xlabel("pretraining compute (exaFLOPs)", fontsize=FONT - 1, color=INK)
     write(figure, "Accuracy after transfer against pretraining compute", 0.2, 7.33, fontsize=FONT + 1)
-    write(
-        figure,
-        "accuracy: the paper's Table 6; compute: vitlab cost",
-        0.2,
-        0.08,
-        fontsize=FONT - 3,
-        color=QUIET,
-    )
+    write(figure, "accuracy: the paper's Table 6; compute: vitlab cost", 0.2, 0.08, fontsize=FONT - 3, color=QUIET)
     return figure
 
 
