@@ -31,19 +31,11 @@ def bench() -> None:
 
 @app.command()
 def inference(
-    models: Annotated[str, typer.Option("--models", help="Models, separated by commas.")] = MODELS,
-    sizes: Annotated[
-        str, typer.Option("--sizes", help="Image sizes in pixels; a model skips those it does not support.")
-    ] = SIZES,
-    batches: Annotated[
-        str, typer.Option("--batches", help="Batch sizes; larger ones are skipped once memory runs out.")
-    ] = BATCHES,
-    repetitions: Annotated[
-        int, typer.Option("--repetitions", min=1, help="Repetitions of every measurement.")
-    ] = speed.REPETITIONS,
-    plot: Annotated[
-        Path | None, typer.Option("--plot", metavar="FILE", help="Draw the result to a .png or .svg file.")
-    ] = None,
+    models: Annotated[str, typer.Option(help="Models, separated by commas.")] = MODELS,
+    sizes: Annotated[str, typer.Option(help="Image sizes in pixels; a model skips those it does not support.")] = SIZES,
+    batches: Annotated[str, typer.Option(help="Batch sizes; larger ones are skipped once memory runs out.")] = BATCHES,
+    repetitions: Annotated[int, typer.Option(min=1, help="Repetitions of every measurement.")] = speed.REPETITIONS,
+    plot: Annotated[Path | None, typer.Option(metavar="FILE", help="Draw the result to a .png or .svg file.")] = None,
     device: options.DeviceOption = "auto",
     as_json: options.JsonOption = False,
 ) -> None:

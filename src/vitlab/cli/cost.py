@@ -58,18 +58,16 @@ def cost_of(
         typer.Argument(metavar="MODEL|RECIPE|RUN", help="A model, a recipe, its TOML file, or a run's directory."),
     ] = None,
     every: Annotated[bool, typer.Option("--all", help="Every named model, as a table.")] = False,
-    model: Annotated[
-        str | None, typer.Option("--model", metavar="NAME", help="The recipe's model, if another.")
-    ] = None,
-    image_size: Annotated[int | None, typer.Option("--image-size", min=1, help="Pixels, if not the model's.")] = None,
+    model: Annotated[str | None, typer.Option(metavar="NAME", help="The recipe's model, if another.")] = None,
+    image_size: Annotated[int | None, typer.Option(min=1, help="Pixels, if not the model's.")] = None,
     epochs: EpochsOption = None,
     images: ImagesOption = None,
     batch: BatchOption = None,
     precision: PrecisionOption = "bfloat16",
     device: HardwareOption = "H100",
     device_memory: MemoryOption = None,
-    utilisation: Annotated[float, typer.Option("--utilisation", help="Share of the device's peak.")] = 0.4,
-    price: Annotated[float | None, typer.Option("--price", help="Price per device-hour.")] = None,
+    utilisation: Annotated[float, typer.Option(help="Share of the device's peak.")] = 0.4,
+    price: Annotated[float | None, typer.Option(help="Price per device-hour.")] = None,
     plot: PlotOption = None,
     as_json: options.JsonOption = False,
 ) -> None:

@@ -47,9 +47,7 @@ def list_sources(context: typer.Context, as_json: options.JsonOption = False) ->
 @app.command()
 def info(
     source: Annotated[str, typer.Argument(metavar="SOURCE", help="A name, an image folder, or tar shards.")],
-    sheet: Annotated[
-        Path | None, typer.Option("--sheet", help="Write some images of every class into this PNG.")
-    ] = None,
+    sheet: Annotated[Path | None, typer.Option(help="Write some images of every class into this PNG.")] = None,
     every: Annotated[
         bool, typer.Option("--all", help="Decode every image instead of a thousand of each split.")
     ] = False,
@@ -107,20 +105,17 @@ def pack_shards(
     source: Annotated[str, typer.Argument(metavar="SOURCE", help="A name, an image folder, or tar shards.")],
     out: Annotated[Path, typer.Argument(metavar="OUT", help="The folder for the shards, itself a SOURCE then.")],
     size: Annotated[
-        int | None, typer.Option("--size", min=8, help="Resize larger images to this shorter side, in pixels.")
+        int | None, typer.Option(min=8, help="Resize larger images to this shorter side, in pixels.")
     ] = None,
     encoding: Annotated[
         Encoding | None,
         typer.Option(
-            "--encoding",
             help="same: copy the bytes. jpeg: quality 95, the default with --size. raw: pixels, ten times as large "
-            "and several times as fast to read.",
+            "and several times as fast to read."
         ),
     ] = None,
     bad_images: options.BadImagesOption = "refuse",
-    workers: Annotated[
-        int | None, typer.Option("--workers", min=1, help="Threads; one per processor if not given.")
-    ] = None,
+    workers: Annotated[int | None, typer.Option(min=1, help="Threads; one per processor if not given.")] = None,
     as_json: options.JsonOption = False,
 ) -> None:
     """Write both sides of SOURCE as tar shards with an index, which are read at random and fast."""

@@ -19,7 +19,7 @@ app = options.new_app()
 
 @app.command()
 def demo(
-    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="The folder for everything.")] = Path("runs/demo"),
+    out: Annotated[Path, typer.Option(metavar="DIR", help="The folder for everything.")] = Path("runs/demo"),
     seed: options.SeedOption = None,
     changes: Annotated[
         list[str] | None, typer.Option("--set", metavar="KEY.PATH=VALUE", help="Change one key of both recipes.")

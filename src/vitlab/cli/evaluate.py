@@ -31,13 +31,13 @@ INTERVAL = "95 % interval"
 def evaluate(
     model: options.ModelArgument,
     data: options.DataOption,
-    batch_size: Annotated[int, typer.Option("--batch-size", min=1, help="Images per batch.")] = 128,
+    batch_size: Annotated[int, typer.Option(min=1, help="Images per batch.")] = 128,
     dump_file: Annotated[
         Path | None,
         typer.Option("--dump", metavar="FILE", help="Write the prediction of every image to a .csv or .parquet file."),
     ] = None,
     real: Annotated[
-        Path | None, typer.Option("--real", metavar="FILE", help="ReaL's real.json, for ImageNet's validation images.")
+        Path | None, typer.Option(metavar="FILE", help="ReaL's real.json, for ImageNet's validation images.")
     ] = None,
     bad_images: options.BadImagesOption = "refuse",
     device: options.DeviceOption = "auto",

@@ -42,22 +42,17 @@ def fewshot(
         list[str], typer.Argument(metavar="MODEL...", help="Run directories, or weights files or folders.")
     ],
     data: Annotated[
-        list[str],
-        typer.Option("--data", metavar="SOURCE", help="A data set's name or an image folder; may be repeated."),
+        list[str], typer.Option(metavar="SOURCE", help="A data set's name or an image folder; may be repeated.")
     ],
-    shots: Annotated[str, typer.Option("--shots", help="Images per class, separated by commas.")] = "1,5,10,25",
-    seeds: Annotated[int, typer.Option("--seeds", min=1, help="Number of random choices of those images.")] = 3,
-    l2: Annotated[
-        float | None, typer.Option("--l2", min=0.0, help="Penalty of least squares; 1024 if not given.")
-    ] = None,
+    shots: Annotated[str, typer.Option(help="Images per class, separated by commas.")] = "1,5,10,25",
+    seeds: Annotated[int, typer.Option(min=1, help="Number of random choices of those images.")] = 3,
+    l2: Annotated[float | None, typer.Option(min=0.0, help="Penalty of least squares; 1024 if not given.")] = None,
     sweep: Annotated[bool, typer.Option("--sweep", help="Also try the penalties 2^-10 to 2^19.")] = False,
-    probe: Annotated[
-        str, typer.Option("--probe", help="Classifiers, separated by commas: ridge, knn, logistic.")
-    ] = "ridge",
+    probe: Annotated[str, typer.Option(help="Classifiers, separated by commas: ridge, knn, logistic.")] = "ridge",
     layer: Annotated[
-        str | None, typer.Option("--layer", metavar="NAME", help="Take the features of this layer, such as blocks.5.")
+        str | None, typer.Option(metavar="NAME", help="Take the features of this layer, such as blocks.5.")
     ] = None,
-    cache: Annotated[Path | None, typer.Option("--cache", metavar="DIR", help="Cache features in this folder.")] = None,
+    cache: Annotated[Path | None, typer.Option(metavar="DIR", help="Cache features in this folder.")] = None,
     float32: Annotated[bool, typer.Option("--float32", help="Solve in float32: faster, less exact.")] = False,
     device: options.DeviceOption = "auto",
     as_json: options.JsonOption = False,

@@ -27,19 +27,15 @@ def study(
         str | None, typer.Option("--from", metavar="MODEL", help="Weights to start from, where the study fine-tunes.")
     ] = None,
     data: options.OptionalDataOption = None,
-    rates: Annotated[
-        str | None, typer.Option("--rates", metavar="R,R", help="Learning rates to try, such as 1e-3,3e-3.")
-    ] = None,
+    rates: Annotated[str | None, typer.Option(metavar="R,R", help="Learning rates to try, such as 1e-3,3e-3.")] = None,
     seeds: Annotated[
-        str | None, typer.Option("--seeds", metavar="S,S", help="Seeds of the runs that count, such as 0,1,2.")
+        str | None, typer.Option(metavar="S,S", help="Seeds of the runs that count, such as 0,1,2.")
     ] = None,
     rows: Annotated[
         list[str] | None, typer.Option("--row", metavar="ROW", help="Only this row; may be given again.")
     ] = None,
     steps: options.StepsOption = None,
-    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Where the study's folder is.")] = Path(
-        "runs/study"
-    ),
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Where the study's folder is.")] = Path("runs/study"),
     changes: options.SetOption = None,
     device: options.DeviceOption = "auto",
     as_json: options.JsonOption = False,

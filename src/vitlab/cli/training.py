@@ -25,31 +25,22 @@ class TrainingVerb:
 
     data: options.OptionalDataOption = None
     steps: options.StepsOption = None
-    out: Annotated[
-        Path | None, typer.Option("--out", metavar="DIR", help="The run's directory; runs/RECIPE if not given.")
-    ] = None
+    out: Annotated[Path | None, typer.Option(metavar="DIR", help="The run's directory; runs/RECIPE if not given.")] = (
+        None
+    )
     seed: options.SeedOption = None
     bad_images: Annotated[
-        Bad | None,
-        typer.Option(
-            "--bad-images", help="refuse (the default): stop at an image that cannot be read. skip: leave it out."
-        ),
+        Bad | None, typer.Option(help="refuse (the default): stop at an image that cannot be read. skip: leave it out.")
     ] = None
     exclude: Annotated[
         Path | None,
-        typer.Option(
-            "--exclude", metavar="FILE", help="Leave out the training images that this list of `vitlab dedup` names."
-        ),
+        typer.Option(metavar="FILE", help="Leave out the training images that this list of `vitlab dedup` names."),
     ] = None
     batch: Annotated[
         str | None,
-        typer.Option(
-            "--batch", help="Images per step; auto splits the recipe's batch into microbatches that fit into memory."
-        ),
+        typer.Option(help="Images per step; auto splits the recipe's batch into microbatches that fit into memory."),
     ] = None
-    log: Annotated[str | None, typer.Option("--log", help="Also log the metrics to: none, tensorboard or wandb.")] = (
-        None
-    )
+    log: Annotated[str | None, typer.Option(help="Also log the metrics to: none, tensorboard or wandb.")] = None
     changes: options.SetOption = None
     resume: Annotated[bool, typer.Option("--resume", help="Continue from the newest checkpoint of the run.")] = False
     device: options.DeviceOption = "auto"

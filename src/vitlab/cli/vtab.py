@@ -21,14 +21,12 @@ app = options.new_app()
 @app.command("vtab")
 def run_vtab(
     model: options.ModelArgument,
-    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Where everything goes; run again, it goes on.")],
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Where everything goes; run again, it goes on.")],
     data: Annotated[
         Path | None,
-        typer.Option(
-            "--data", metavar="DIR", help="A folder with one for each task; else $VITLAB_DATA/vtab, or the hub."
-        ),
+        typer.Option(metavar="DIR", help="A folder with one for each task; else $VITLAB_DATA/vtab, or the hub."),
     ] = None,
-    tasks: Annotated[str, typer.Option("--tasks", help="Names separated by commas; all 19 if not given.")] = "",
+    tasks: Annotated[str, typer.Option(help="Names separated by commas; all 19 if not given.")] = "",
     linear: Annotated[bool, typer.Option("--linear", help="Least squares on frozen features, no fine-tuning.")] = False,
     rates: Annotated[
         str, typer.Option("--learning-rates", help="Separated by commas; of several the best of 200 images is taken.")
