@@ -97,9 +97,7 @@ def run(
     with _named(path), process_group(choose(device)) as runtime:
         job = _prepared(recipe, data, model, runtime)
         with _opened(job, path, resume) as directory, _shown(title, job) as shown:
-            trainer = Trainer(
-                recipe, job.model, job.train, directory, runtime=runtime, progress=shown, hooks=job.hooks
-            )  # fmt: skip
+            trainer = Trainer(recipe, job.model, job.train, directory, runtime=runtime, progress=shown, hooks=job.hooks)
             trained = trainer.fit()
             results = job.test_results(trained, directory)
     return Run(trained, recipe, read_metrics(path), results, path)
@@ -119,9 +117,7 @@ def resolved(recipe: Recipe | str | Path, data: object = None, model: object = N
     if isinstance(model, Model) and found.init_from is not None:
         raise UserError(f"init_from={found.init_from}: a model was given as well; leave out one of the two")
     if not isinstance(data, Splits) and not found.data.source:
-        raise UserError(
-            "no images were given: add --data SOURCE (data= in Python), a name, an image folder or tar shards"
-        )
+        raise UserError("no images given: add --data SOURCE (data= in Python), a name, an image folder or tar shards")
     return found
 
 
@@ -201,9 +197,7 @@ def _divided(
     if test is not None:
         return train, _Validation(test, "test", recipe, runtime)
     if recipe.evaluate_every:
-        raise UserError(
-            f"evaluate_every={recipe.evaluate_every}: there are no test images to evaluate on; set validation.share"
-        )
+        raise UserError(f"evaluate_every={recipe.evaluate_every}: there are no test images; set validation.share")
     return train, None
 
 

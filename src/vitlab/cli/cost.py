@@ -20,22 +20,6 @@ app = options.new_app()
 H100_PRECISION = "bfloat16"
 MOST_EPOCHS, MOST_IMAGES, HIGHEST_PRICE, LEAST_UTILISATION = 1e9, 10**15, 1e9, 1e-6
 
-EpochsOption = Annotated[float | None, typer.Option("--epochs", help="Passes over the training images.")]
-ImagesOption = Annotated[
-    int | None, typer.Option("--images", min=1, max=MOST_IMAGES, help="Training images; JFT has 303 million.")
-]
-BatchOption = Annotated[
-    int | None, typer.Option("--batch", min=1, max=memory.MOST_IMAGES, help="Images at once on one device.")
-]
-PrecisionOption = Annotated[memory.Precision, typer.Option("--precision", help="Of matrix products.")]
-HardwareOption = Annotated[str, typer.Option("--hardware", help="A device, such as H100, A100 or TPUv3-core.")]
-MemoryOption = Annotated[
-    str | None, typer.Option("--memory", metavar="SIZE", help="Memory of the device, if different, such as 12GB.")
-]
-PlotOption = Annotated[
-    Path | None, typer.Option("--plot", metavar="FILE", help="Draw the paper's Figure 5: .png or .svg.")
-]
-
 
 @dataclass(frozen=True)
 class _Device:
@@ -60,15 +44,19 @@ def cost_of(
     every: Annotated[bool, typer.Option("--all", help="Every named model, as a table.")] = False,
     model: Annotated[str | None, typer.Option(metavar="NAME", help="The recipe's model, if another.")] = None,
     image_size: Annotated[int | None, typer.Option(min=1, help="Pixels, if not the model's.")] = None,
-    epochs: EpochsOption = None,
-    images: ImagesOption = None,
-    batch: BatchOption = None,
-    precision: PrecisionOption = "bfloat16",
-    device: HardwareOption = "H100",
-    device_memory: MemoryOption = None,
+    epochs: Annotated[float | None, typer.Option(help="Passes over the training images.")] = None,
+    images: Annotated[
+        int | None, typer.Option(min=1, max=MOST_IMAGES, help="Training images; JFT has 303 million.")
+    ] = None,
+    batch: Annotated[int | None, typer.Option(min=1, max=memory.MOST_IMAGES, help="Images at once per device.")] = None,
+    precision: Annotated[memory.Precision, typer.Option(help="Of matrix products.")] = "bfloat16",
+    device: Annotated[str, typer.Option("--hardware", help="A device, such as H100, A100 or TPUv3-core.")] = "H100",
+    device_memory: Annotated[
+        str | None, typer.Option("--memory", metavar="SIZE", help="Memory of the device, if different, such as 12GB.")
+    ] = None,
     utilisation: Annotated[float, typer.Option(help="Share of the device's peak.")] = 0.4,
     price: Annotated[float | None, typer.Option(help="Price per device-hour.")] = None,
-    plot: PlotOption = None,
+    plot: Annotated[Path | None, typer.Option(metavar="FILE", help="Draw the paper's Figure 5: .png or .svg.")] = None,
     as_json: options.JsonOption = False,
 ) -> None:
     """What a MODEL, a RECIPE or a RUN costs: nothing is run. A MODEL is trained for 7 epochs of JFT, as in Table 6."""
@@ -96,7 +84,8 @@ def _check_numbers(epochs: float | None, utilisation: float, price: float | None
 
 
 def _draw(path: Path) -> None:
-    from vitlab.report.scaling import figure_5, save_figure
+    from vitlab.report.canvas import save_figure
+    from vitlab.report.scaling import figure_5
 
     save_figure(figure_5(), path)
 

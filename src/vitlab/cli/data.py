@@ -48,9 +48,7 @@ def list_sources(context: typer.Context, as_json: options.JsonOption = False) ->
 def info(
     source: Annotated[str, typer.Argument(metavar="SOURCE", help="A name, an image folder, or tar shards.")],
     sheet: Annotated[Path | None, typer.Option(help="Write some images of every class into this PNG.")] = None,
-    every: Annotated[
-        bool, typer.Option("--all", help="Decode every image instead of a thousand of each split.")
-    ] = False,
+    every: Annotated[bool, typer.Option("--all", help="Decode every image instead of a thousand per split.")] = False,
     as_json: options.JsonOption = False,
 ) -> None:
     """Count the images of SOURCE by class, measure their sizes, and find broken ones."""
@@ -104,9 +102,7 @@ def _by(size: tuple[int, int]) -> str:
 def pack_shards(
     source: Annotated[str, typer.Argument(metavar="SOURCE", help="A name, an image folder, or tar shards.")],
     out: Annotated[Path, typer.Argument(metavar="OUT", help="The folder for the shards, itself a SOURCE then.")],
-    size: Annotated[
-        int | None, typer.Option(min=8, help="Resize larger images to this shorter side, in pixels.")
-    ] = None,
+    size: Annotated[int | None, typer.Option(min=8, help="Resize larger images to this shorter side (pixels).")] = None,
     encoding: Annotated[
         Encoding | None,
         typer.Option(

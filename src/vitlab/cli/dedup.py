@@ -48,9 +48,7 @@ def dedup(
         typer.Option(help="hash: compare small pictures. embedding: compare a model's features. Exact "
                      "duplicates are always found."),
     ] = "hash",
-    model: Annotated[
-        str | None, typer.Option(metavar="MODEL", help="The model for --method embedding.")
-    ] = None,
+    model: Annotated[str | None, typer.Option(metavar="MODEL", help="The model for --method embedding.")] = None,
     out: Annotated[Path, typer.Option(metavar="DIR", help="The folder for the results.")] = DEFAULT_OUT,
     thresholds: Annotated[
         list[str] | None,
@@ -134,9 +132,7 @@ def _write(search: Search, found: SearchResult, references: Signatures, out: Pat
     return table
 
 
-def _table(
-    search: Search, found: SearchResult, references: Signatures, removed: Sequence[int], out: Path
-) -> ResultTable:
+def _table(search: Search, found: SearchResult, references: Signatures, removed: list[int], out: Path) -> ResultTable:
     """Test images that are in the training set: by test set, and by the most certain detector that found each."""
     rows: list[list[Cell]] = []
     numbers: dict[str, object] = {}

@@ -36,9 +36,7 @@ def evaluate(
         Path | None,
         typer.Option("--dump", metavar="FILE", help="Write the prediction of every image to a .csv or .parquet file."),
     ] = None,
-    real: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="ReaL's real.json, for ImageNet's validation images.")
-    ] = None,
+    real: Annotated[Path | None, typer.Option(metavar="FILE", help="ReaL's real.json, for ImageNet's images.")] = None,
     bad_images: options.BadImagesOption = "refuse",
     device: options.DeviceOption = "auto",
     as_json: options.JsonOption = False,
@@ -58,9 +56,7 @@ def evaluate(
         if not runtime.is_first:
             return
     if dump_file is not None:
-        dump.write(
-            measured, task.source, task.names, dump_file, real=task.real_labels, objectnet=task.objectnet
-        )  # fmt: skip
+        dump.write(measured, task.source, task.names, dump_file, real=task.real_labels, objectnet=task.objectnet)
     table = _table(measured, task)
     show(table, as_json=as_json)
     store_in_run(table, model, file_name("evaluate", task.dataset))
@@ -146,7 +142,10 @@ def _detailed_table(measured: Accuracy, source: Source, classes: Sequence[str], 
     by_class = dict(zip(classes, np.diag(counts_KK).tolist(), strict=True))
     # The first row is that of all images.
     correct = [measured.correct(), *(by_class[str(row[0])] for row in table.rows[1:])]
-    rows = [[*row, _interval(count, int(row[1] or 0))] for row, count in zip(table.rows, correct, strict=True)]
+    rows = [
+        [*row, uncertainty.interval_text(count, int(row[1] or 0))]
+        for row, count in zip(table.rows, correct, strict=True)
+    ]
     return replace(
         table,
         columns=[*table.columns, INTERVAL],
@@ -195,9 +194,4 @@ def _subset_table(title: str, dataset: str, needed: str, counted: SubsetAccuracy
 
 
 def _accuracy_cells(correct: int, images: int) -> list[Cell]:
-    return [images, percent(correct / images), _interval(correct, images)]
-
-
-def _interval(correct: int, images: int) -> str:
-    low, high = uncertainty.wilson_interval(correct, images)
-    return f"{100 * low:.1f} to {100 * high:.1f}"
+    return [images, percent(correct / images), uncertainty.interval_text(correct, images)]

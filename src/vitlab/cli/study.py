@@ -28,12 +28,8 @@ def study(
     ] = None,
     data: options.OptionalDataOption = None,
     rates: Annotated[str | None, typer.Option(metavar="R,R", help="Learning rates to try, such as 1e-3,3e-3.")] = None,
-    seeds: Annotated[
-        str | None, typer.Option(metavar="S,S", help="Seeds of the runs that count, such as 0,1,2.")
-    ] = None,
-    rows: Annotated[
-        list[str] | None, typer.Option("--row", metavar="ROW", help="Only this row; may be given again.")
-    ] = None,
+    seeds: Annotated[str | None, typer.Option(metavar="S,S", help="Seeds of the final runs, such as 0,1,2.")] = None,
+    rows: Annotated[list[str] | None, typer.Option("--row", metavar="ROW", help="Only this row; repeatable.")] = None,
     steps: options.StepsOption = None,
     out: Annotated[Path, typer.Option(metavar="DIR", help="Where the study's folder is.")] = Path("runs/study"),
     changes: options.SetOption = None,

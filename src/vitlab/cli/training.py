@@ -25,9 +25,7 @@ class TrainingVerb:
 
     data: options.OptionalDataOption = None
     steps: options.StepsOption = None
-    out: Annotated[Path | None, typer.Option(metavar="DIR", help="The run's directory; runs/RECIPE if not given.")] = (
-        None
-    )
+    out: Annotated[Path | None, typer.Option(metavar="DIR", help="The run's directory; default runs/RECIPE.")] = None
     seed: options.SeedOption = None
     bad_images: Annotated[
         Bad | None, typer.Option(help="refuse (the default): stop at an image that cannot be read. skip: leave it out.")

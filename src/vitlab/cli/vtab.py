@@ -9,6 +9,7 @@ import typer
 from vitlab.cli import options
 from vitlab.cli.output import show
 from vitlab.errors import Interrupted, TrainingFailed, UserError
+from vitlab.evaluation.uncertainty import interval_text
 from vitlab.experiments import vtab
 from vitlab.experiments.vtab_folder import Settings, TaskResult, finished, open_folder, released_if_empty
 from vitlab.recipes.vtab import TASKS, VtabTask
@@ -115,8 +116,5 @@ def _table(results: dict[str, TaskResult], settings: Settings) -> ResultTable:
 
 
 def _row(task: VtabTask, result: TaskResult) -> list[Cell]:
-    low, high = result.interval
-    chosen = f"{result.chosen:g}"
-    return [
-        task.label, task.group, result.images, percent(result.accuracy), f"{100 * low:.1f} to {100 * high:.1f}", chosen
-    ]  # fmt: skip
+    interval, chosen = interval_text(result.right, result.images), f"{result.chosen:g}"
+    return [task.label, task.group, result.images, percent(result.accuracy), interval, chosen]

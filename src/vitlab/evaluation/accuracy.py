@@ -172,9 +172,7 @@ def _gathered(
             f"{source.name} has {len(source.classes)} classes and the model has {probabilities_NK.shape[1]}; "
             "fine-tune the model on this data first (`vitlab finetune`)"
         )
-    return Accuracy(
-        labels_N[kept_N], probabilities_NK.numpy()[kept_N], np.flatnonzero(kept_N), int(len(kept_N) - kept_N.sum())
-    )
+    return Accuracy(labels_N[kept_N], probabilities_NK.numpy()[kept_N], np.flatnonzero(kept_N), int((~kept_N).sum()))
 
 
 def match_classes(of_source: tuple[str, ...], of_model: tuple[str, ...] | None) -> np.ndarray:

@@ -100,16 +100,12 @@ def _read_cached(path: Path, key: CacheKey) -> Features | None:
         return None
     try:
         if path.stat().st_size > MAX_BYTES:
-            raise UserError(
-                f"{path}: these cached features are larger than 64 GiB; remove the file to compute them again"
-            )
+            raise UserError(f"{path}: these cached features are over 64 GiB; remove the file to compute them again")
         with safe_open(path, "np") as file:
             metadata = file.metadata() or {}
             features_ND, labels_N = file.get_tensor("features"), file.get_tensor("labels")
     except (OSError, SafetensorError) as error:
-        raise UserError(
-            f"{path}: these cached features cannot be read ({error}); remove the file to compute them again"
-        ) from None
+        raise UserError(f"{path}: cannot read cached features ({error}); remove the file to recompute them") from None
     for name, expected in _metadata(key).items():
         if metadata.get(name) != expected:
             what = {"model": "another model", "data": "other images", "way": "another preprocessing or layer"}[name]

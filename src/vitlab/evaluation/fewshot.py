@@ -3,7 +3,7 @@
 Legend: N = training images, M = test images, D = width of the features, K = classes.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -100,16 +100,10 @@ def _accuracies(
     """Accuracy after fitting the support set `few`: one per penalty of least squares, a single one of other probes."""
     if probe == "ridge":
         return factorise(*few, classes, dtype).sweep(*test, penalties)
-    predict = _fitted(probe, *few, classes)
-    return [float((predict(test[0]) == test[1]).mean())]
-
-
-def _fitted(
-    probe: Probe, features_ND: np.ndarray, labels_N: np.ndarray, classes: int
-) -> Callable[[np.ndarray], np.ndarray]:
-    if probe == "knn":
-        return probes.nearest_neighbours(features_ND, labels_N, classes).predict
-    return probes.logistic(features_ND, labels_N, classes).predict
+    fitted: probes.Neighbours | probes.Logistic = (
+        probes.nearest_neighbours(*few, classes) if probe == "knn" else probes.logistic(*few, classes)
+    )
+    return [float((fitted.predict(test[0]) == test[1]).mean())]
 
 
 def support(labels_N: np.ndarray, num_classes: int, shots: int, seed: int) -> np.ndarray:
@@ -148,10 +142,6 @@ def _check_shots(train_N: np.ndarray, test_M: np.ndarray, classes: Sequence[str]
     counts_K, test_counts_K = (np.bincount(labels, minlength=len(classes)) for labels in (train_N, test_M))
     for name, count, test_count in zip(classes, counts_K, test_counts_K, strict=True):
         if count < shots:
-            raise UserError(
-                f"few-shot: class '{name}' has {count} training images, fewer than {shots} shots; lower --shots"
-            )
+            raise UserError(f"few-shot: '{name}' has {count} training images, fewer than {shots} shots; lower --shots")
         if not test_count:
-            raise UserError(
-                f"few-shot: class '{name}' has no test image; add some, or remove the class from the training images"
-            )
+            raise UserError(f"few-shot: class '{name}' has no test image; add one, or remove it from the training data")

@@ -95,9 +95,7 @@ def fewshot_table(
     }
     swept = {name: result.sweep for name, result in by_features.items() if result.sweep}
     if swept:
-        numbers["sweep"] = {
-            name: {str(count): tried for count, tried in sweep.items()} for name, sweep in swept.items()
-        }
+        numbers["sweep"] = {name: {str(shot): tried for shot, tried in sweep.items()} for name, sweep in swept.items()}
     return ResultTable(
         title=settings.title(f"Few-shot accuracy on {data} (%)"),
         summary=settings.sentence(seeds),

@@ -125,9 +125,7 @@ def check_sizes(names: Sequence[str], sizes: Sequence[int]) -> list[tuple[str, i
                 continue
             fitting.append((name, size))
     if not fitting:
-        raise UserError(
-            f"none of the models supports any of the image sizes {', '.join(map(str, sizes))}; choose other sizes"
-        )
+        raise UserError(f"no model supports any of the image sizes {', '.join(map(str, sizes))}; choose other sizes")
     return fitting
 
 

@@ -190,15 +190,11 @@ def changed(study: Study, change: Callable[[Recipe], Recipe], keys: Iterable[str
         for recipe in (*map(row.sweep.trial, row.sweep.learning_rates), *_finals(row.sweep)):
             for key in keys:
                 if value_at(recipe, key) != value_at(row.sweep.recipe, key):
-                    raise UserError(
-                        f"{key}: {study.name} chooses it for each run; use --rates or --seeds, or leave it out"
-                    )
+                    raise UserError(f"{key}: {study.name} chooses it for each run; use --rates or --seeds, or omit it")
     for number, row in enumerate(rows):
         for other, before in zip(rows[:number], study.rows, strict=False):
             if _same(row, other) and not _same(study.rows[number], before):
-                raise UserError(
-                    f"{', '.join(keys)}: {study.name} varies it; {other.name} and {row.name} would be the same"
-                )
+                raise UserError(f"{', '.join(keys)}: {study.name} varies it; {other.name} and {row.name} would match")
     return replace(study, rows=rows)
 
 

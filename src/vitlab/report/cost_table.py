@@ -52,9 +52,7 @@ def cost_table(run: RunContent) -> ResultTable | None:
     if peak:
         rows.append(("peak memory (GB)", f"{peak / 1e9:.3g}"))
     rows += _energy(run)
-    return ResultTable(
-        "Training cost", ("", "this run"), tuple(rows), numbers={"exaflops": exaflops, "core_days": core_days}
-    )
+    return ResultTable("Training cost", ("", "this run"), rows, numbers={"exaflops": exaflops, "core_days": core_days})
 
 
 def _energy(run: RunContent) -> list[tuple[str, str]]:

@@ -115,9 +115,7 @@ def checked_names(model: Model, classes: Sequence[str] | None, count: int) -> Se
     """
     names = classes if classes is not None else class_names(model)
     if len(names) != count:
-        raise UserError(
-            f"predictions: {len(names)} class names for a model of {count} classes; give one for each class"
-        )
+        raise UserError(f"predictions: {len(names)} class names for a model of {count} classes; give one per class")
     return names
 
 

@@ -1,14 +1,9 @@
 """Accuracy against compute, as in the paper's Figure 5: exaFLOPs by vitlab's arithmetic, accuracies by the paper."""
 
-import io
-from pathlib import Path
-
 from matplotlib.figure import Figure
 
-from vitlab import files
-from vitlab.errors import UserError
 from vitlab.recipes import cost, zoo
-from vitlab.report.canvas import BLUE, FONT, INK, PANEL, QUIET, add_axes, new_figure, png, write
+from vitlab.report.canvas import BLUE, FONT, INK, PANEL, QUIET, add_axes, new_figure, write
 from vitlab.report.published import TABLE_6, Scaling
 
 JFT_IMAGES = 303_000_000
@@ -46,24 +41,3 @@ def figure_5() -> Figure:
     write(figure, "Accuracy after transfer against pretraining compute", 0.2, 7.33, fontsize=FONT + 1)
     write(figure, "accuracy: the paper's Table 6; compute: vitlab cost", 0.2, 0.08, fontsize=FONT - 3, color=QUIET)
     return figure
-
-
-def save_figure(figure: Figure, path: Path) -> None:
-    """Write a figure as PNG or SVG, as the file's ending says.
-
-    Raises:
-        UserError: another ending, or a place that cannot be written to.
-    """
-    if path.suffix not in (".png", ".svg"):
-        raise UserError(f"--plot {path}: write to a file that ends in .png or .svg")
-    try:
-        files.write_bytes(path, png(figure) if path.suffix == ".png" else svg(figure))
-    except OSError as error:
-        raise UserError(f"cannot write {path}: {error.strerror}; choose another file for --plot") from None
-
-
-def svg(figure: Figure) -> bytes:
-    """The figure as SVG."""
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None}, facecolor=PANEL)
-    return buffer.getvalue()
