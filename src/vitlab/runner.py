@@ -16,7 +16,7 @@ from vitlab.datasets.catalog import known_as, open_source
 from vitlab.dedup.clean_list import without
 from vitlab.errors import Interrupted, RankLost, TrainingFailed, UserError
 from vitlab.evaluation import accuracy
-from vitlab.evaluation.accuracy_table import accuracy_table
+from vitlab.evaluation.accuracy import accuracy_table
 from vitlab.models.build import Model, model_digest
 from vitlab.progress import Progress, show_progress
 from vitlab.recipes import zoo

@@ -7,8 +7,8 @@ from typing import Annotated
 import typer
 
 from vitlab.cli import options
-from vitlab.cli.changes import RecipeChanges
 from vitlab.cli.output import show
+from vitlab.cli.training import RecipeChanges
 from vitlab.errors import UserError
 from vitlab.experiments.demo import REPLACED
 from vitlab.experiments.demo import demo as run_demo

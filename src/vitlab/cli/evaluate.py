@@ -16,8 +16,7 @@ from vitlab.datasets.catalog import known_as, open_source, split_path
 from vitlab.datasets.imagenet import ObjectNetMapping, read_objectnet_mapping, read_real_labels
 from vitlab.errors import UserError
 from vitlab.evaluation import accuracy, dump, imagenet, uncertainty
-from vitlab.evaluation.accuracy import Accuracy
-from vitlab.evaluation.accuracy_table import accuracy_table
+from vitlab.evaluation.accuracy import Accuracy, accuracy_table
 from vitlab.evaluation.imagenet import SubsetAccuracy
 from vitlab.models.build import Model
 from vitlab.results import Cell, Headline, ResultTable, file_name, percent

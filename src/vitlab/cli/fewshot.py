@@ -14,9 +14,8 @@ from vitlab.cli.output import show, store_in_run
 from vitlab.datasets.catalog import known_as, open_source
 from vitlab.errors import UserError
 from vitlab.evaluation.features import Features, check_layers, features_of, pixels_of
-from vitlab.evaluation.fewshot import PENALTIES, FewShot, Probe
+from vitlab.evaluation.fewshot import L2, PENALTIES, PIXELS, RESERVED, FewShot, Probe, Results, Settings, joined_table
 from vitlab.evaluation.fewshot import evaluate as evaluate_features
-from vitlab.evaluation.fewshot_table import L2, PIXELS, RESERVED, Results, Settings, joined_table
 from vitlab.evaluation.least_squares import check_penalty
 from vitlab.models.build import Model
 from vitlab.results import file_name

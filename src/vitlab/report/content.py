@@ -11,7 +11,7 @@ from pydantic.dataclasses import dataclass as validated
 from vitlab.errors import UserError, unknown_name
 from vitlab.recipes.configs import ModelConfig, ResNetConfig, ViTConfig
 from vitlab.recipes.schema import Recipe, from_stored_toml
-from vitlab.report.metrics import Series, series_of
+from vitlab.report.charts import Series, series_of
 from vitlab.results import STRICT, ResultTable, read_bytes, read_json, read_table, read_text
 
 MAX_PICTURE_BYTES = 16 * 2**20

@@ -8,12 +8,11 @@ from pathlib import PurePath
 from typing import Any
 
 from vitlab.recipes.schema import Recipe
-from vitlab.report.charts import Chart, charts_of, is_accuracy, sentence_case
+from vitlab.report.charts import Chart, Series, charts_of, is_accuracy, sentence_case
 from vitlab.report.comparison import comparison
 from vitlab.report.confusion import confusion_charts
 from vitlab.report.content import FigureEntry, Folder, Picture, RunContent
 from vitlab.report.cost_table import cost_table
-from vitlab.report.metrics import Series
 from vitlab.results import Headline, ResultTable
 
 
