@@ -121,6 +121,23 @@ def resolved(recipe: Recipe | str | Path, data: object = None, model: object = N
     return found
 
 
+class _Validation:
+    """The hook that measures the model during training; it remembers the last result."""
+
+    def __init__(self, source: Source, kind: str, recipe: Recipe, runtime: Runtime) -> None:
+        self._source, self._kind, self._recipe, self._runtime = source, kind, recipe, runtime
+        self._last: tuple[int, accuracy.Accuracy] | None = None
+
+    def __call__(self, step: int, model: Model) -> dict[str, float]:
+        measured = _measure(model, self._source, self._recipe, self._runtime)
+        self._last = step, measured
+        return {f"{self._kind}_top1": measured.top(1), f"{self._kind}_loss": measured.cross_entropy}
+
+    def of_test_images(self, step: int) -> accuracy.Accuracy | None:
+        """The accuracy on the test images after `step`, if it was measured then."""
+        return self._last[1] if self._kind == "test" and self._last is not None and self._last[0] == step else None
+
+
 @dataclass(frozen=True, eq=False)
 class _Job:
     """What a run consists of before its first step."""
@@ -130,11 +147,11 @@ class _Job:
     model: Model
     train: Source
     test: Source | None
-    validation: "_Validation | None"
+    validation: _Validation | None
     digest: str | None
 
     @property
-    def hooks(self) -> tuple["_Validation", ...]:
+    def hooks(self) -> tuple[_Validation, ...]:
         return () if self.validation is None else (self.validation,)
 
     def test_results(self, trained: Model, directory: RunDirectory) -> dict[str, ResultTable]:
@@ -185,9 +202,7 @@ def _selected(source: Source, recipe: Recipe) -> Source:
     return select(f"{recipe.data.share:g} of {kept.name}", [(kept, keyed_split(kept, "test", recipe.data.share))])
 
 
-def _divided(
-    train: Source, test: Source | None, recipe: Recipe, runtime: Runtime
-) -> tuple[Source, "_Validation | None"]:
+def _divided(train: Source, test: Source | None, recipe: Recipe, runtime: Runtime) -> tuple[Source, _Validation | None]:
     """What is trained on, and what is measured meanwhile: held-out training images, else the test images."""
     share = recipe.validation.share
     if share:
@@ -203,23 +218,6 @@ def _divided(
 
 def _measure(model: Model, source: Source, recipe: Recipe, runtime: Runtime) -> accuracy.Accuracy:
     return accuracy.measure(model, source, model.preprocessing, runtime, bad_images=recipe.data.bad_images)
-
-
-class _Validation:
-    """The hook that measures the model during training; it remembers the last result."""
-
-    def __init__(self, source: Source, kind: str, recipe: Recipe, runtime: Runtime) -> None:
-        self._source, self._kind, self._recipe, self._runtime = source, kind, recipe, runtime
-        self._last: tuple[int, accuracy.Accuracy] | None = None
-
-    def __call__(self, step: int, model: Model) -> dict[str, float]:
-        measured = _measure(model, self._source, self._recipe, self._runtime)
-        self._last = step, measured
-        return {f"{self._kind}_top1": measured.top(1), f"{self._kind}_loss": measured.cross_entropy}
-
-    def of_test_images(self, step: int) -> accuracy.Accuracy | None:
-        """The accuracy on the test images after `step`, if it was measured then."""
-        return self._last[1] if self._kind == "test" and self._last is not None and self._last[0] == step else None
 
 
 @contextmanager

@@ -94,7 +94,7 @@ def accuracies_of(run: RunContent) -> dict[str, float]:
         top1, mean = table.numbers.get("top1"), table.numbers.get("mean")
         if table.title.startswith(TITLE) and isinstance(top1, int | float):
             name = str(table.numbers.get("dataset") or SPLIT_SUFFIX.sub("", table.title.removeprefix(TITLE)))
-            accuracies[CATALOG.get(name.partition("=")[0], _last(name))] = 100 * float(top1)
+            accuracies[CATALOG.get(name.partition("=")[0], last_name(name))] = 100 * float(top1)
         elif VTAB_TITLE.match(table.title) and isinstance(mean, int | float):
             accuracies["VTAB"] = 100 * float(mean)
     return accuracies
@@ -170,7 +170,7 @@ def flat(recipe: Recipe | None) -> dict[str, str]:
         if isinstance(value, dict):
             pending = [(f"{path}.{key}", inner) for key, inner in value.items()] + pending
         else:
-            found[path] = _last(str(value)) if path in PATH_KEYS else str(value)
+            found[path] = last_name(str(value)) if path in PATH_KEYS else str(value)
     return found
 
 
@@ -192,7 +192,7 @@ def _model_of(run: RunContent) -> str:
     if run.recipe is None:
         tested = [match[1] for table in run.tables if (match := VTAB_TITLE.match(table.title))]
         return tested[0] if tested else run.name
-    return f"from {_last(run.recipe.init_from)}" if run.recipe.init_from else run.recipe.model.name
+    return f"from {last_name(run.recipe.init_from)}" if run.recipe.init_from else run.recipe.model.name
 
 
 def _mean_and_deviation(group: Group, data: str) -> str | None:
@@ -213,6 +213,6 @@ def _mean_text(values: Sequence[float]) -> str | None:
     return f"{statistics.fmean(values):.4g}" if values else None
 
 
-def _last(source: str) -> str:
+def last_name(source: str) -> str:
     """The last folder of a path, which identifies it and reveals nothing about the machine."""
     return source if "://" in source else PurePath(source).name or source
