@@ -10,9 +10,9 @@ from vitlab.cli.main import main
 from vitlab.datasets.catalog import open_source
 from vitlab.recipes import cost, hardware, memory, zoo
 from vitlab.recipes.transfer import TABLE_9
-from vitlab.report import canvas, published, scaling
+from vitlab.report import plots, published
+from vitlab.report.plots import own_exaflops
 from vitlab.report.published import TABLE_2, TABLE_6
-from vitlab.report.scaling import own_exaflops
 from vitlab.weights import load_model
 
 
@@ -154,11 +154,11 @@ def test_the_whole_zoo(capsys, tmp_path):
 
 
 def test_the_plot_as_svg_has_every_model(tmp_path):
-    canvas.save_figure(scaling.figure_5(), tmp_path / "scaling.svg")
+    plots.save_figure(plots.figure_5(), tmp_path / "scaling.svg")
     text = (tmp_path / "scaling.svg").read_text()
     assert text.startswith("<?xml")
     assert len(TABLE_6) == 18
-    axes = scaling.figure_5().axes
+    axes = plots.figure_5().axes
     assert [sum(len(points.get_offsets()) for points in part.collections) for part in axes] == [18, 18]
     places = axes[0].collections[0].get_offsets().data.tolist()
     first = TABLE_6[0]

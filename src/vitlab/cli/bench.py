@@ -11,8 +11,7 @@ from vitlab.cli import options
 from vitlab.cli.output import show
 from vitlab.evaluation import speed
 from vitlab.evaluation.speed import Speed
-from vitlab.report.canvas import check_suffix, save_figure
-from vitlab.report.speeds import speed_figure
+from vitlab.report.plots import check_suffix, save_figure, speed_figure
 from vitlab.results import Cell, ResultTable
 from vitlab.runtime import choose, environment
 

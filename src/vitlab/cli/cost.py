@@ -69,7 +69,9 @@ def cost_of(
     used, changes = _Device(found, precision, utilisation, price), Overrides(model, image_size, epochs, images, batch)
     table = _zoo_table(changes, used) if name is None else _table(costed_training(name, changes), used)
     if plot is not None:
-        _draw(plot)
+        from vitlab.report.plots import figure_5, save_figure
+
+        save_figure(figure_5(), plot)
     show(table, as_json=as_json)
 
 
@@ -81,13 +83,6 @@ def _check_numbers(epochs: float | None, utilisation: float, price: float | None
         raise UserError(f"--price {price:g}: give a number from 0 to {HIGHEST_PRICE:,.0f}")
     if not LEAST_UTILISATION <= utilisation <= 1:
         raise UserError(f"--utilisation {utilisation:g}: give a share of the peak in (0, 1], such as 0.4")
-
-
-def _draw(path: Path) -> None:
-    from vitlab.report.canvas import save_figure
-    from vitlab.report.scaling import figure_5
-
-    save_figure(figure_5(), path)
 
 
 @dataclass(frozen=True)

@@ -67,7 +67,7 @@ def info(
         ]
     sizes = [found[side]["sizes"] for side in sides]
     rows += [
-        [f"{what} height x width", *("" if size is None else _by(size[key]) for size in sizes)]
+        [f"{what} height x width", *("" if size is None else "{} x {}".format(*size[key]) for size in sizes)]
         for what, key in QUANTILES
     ]
     rows.append(["broken images", *(f"{len(found[side]['broken'])} of {found[side]['checked']}" for side in sides)])
@@ -92,10 +92,6 @@ def _sides(source: str) -> tuple[dict[str, Source], list[str]]:
                 raise
             notes.append(str(error))
     return sides, notes
-
-
-def _by(size: tuple[int, int]) -> str:
-    return f"{size[0]} x {size[1]}"
 
 
 @app.command("pack")

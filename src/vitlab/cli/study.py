@@ -11,7 +11,6 @@ from vitlab.cli.training import RecipeChanges
 from vitlab.errors import UserError
 from vitlab.experiments.study import changed, conduct, find, narrowed
 from vitlab.recipes import studies
-from vitlab.recipes.studies import StudyRow
 from vitlab.results import ResultTable
 
 app = options.new_app()
@@ -62,11 +61,8 @@ def _numbers(text: str | None, option: str) -> list[float]:
 
 
 def _listing() -> ResultTable:
-    rows: list[list[str | int]] = [
-        [known.name, known.about, len(known.rows), sum(map(_runs, known.rows))] for known in studies.all_studies()
-    ]
+    rows: list[list[str | int]] = []
+    for known in studies.all_studies():
+        runs = sum(len(row.sweep.learning_rates) + len(row.sweep.seeds) for row in known.rows)
+        rows.append([known.name, known.about, len(known.rows), runs])
     return ResultTable("Studies", ["name", "what it asks", "rows", "runs"], rows)
-
-
-def _runs(row: StudyRow) -> int:
-    return len(row.sweep.learning_rates) + len(row.sweep.seeds)

@@ -88,7 +88,8 @@ def sweep(
             break
         speeds[batch] = batch / seconds
         log(f"{name} at {image_size} px, batch {batch}: {speeds[batch]:,.1f} images/s")
-    _empty_cache(runtime)
+    if runtime.device.type == "cuda":
+        torch.cuda.empty_cache()
     return Speed(name, image_size, speeds, max(speeds, default=0), refused, predicted)
 
 
@@ -172,8 +173,3 @@ def _wait(runtime: Runtime) -> None:
         torch.cuda.synchronize(runtime.device)
     elif runtime.device.type == "mps":
         torch.mps.synchronize()
-
-
-def _empty_cache(runtime: Runtime) -> None:
-    if runtime.device.type == "cuda":
-        torch.cuda.empty_cache()

@@ -50,7 +50,7 @@ def conduct(study: Study, folder: Path, device: str) -> ResultTable:
     """
     outcomes: list[Outcome] = []
     for row in study.rows:
-        outcomes.append(_conducted(row, folder / _folder_name(row.name), device))
+        outcomes.append(_conducted(row, folder / re.sub(r"[^A-Za-z0-9.+-]+", "-", row.name), device))
         write_table(table(study, outcomes), folder / STUDY)
     return table(study, outcomes)
 
@@ -206,7 +206,3 @@ def _finals(sweep: Sweep) -> list[Recipe]:
 def _same(row: StudyRow, other: StudyRow) -> bool:
     plain = {"name": "", "about": ""}
     return row.sweep.recipe.model_copy(update=plain) == other.sweep.recipe.model_copy(update=plain)
-
-
-def _folder_name(row: str) -> str:
-    return re.sub(r"[^A-Za-z0-9.+-]+", "-", row)

@@ -20,7 +20,6 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from vitlab import files
-from vitlab.errors import UserError
 from vitlab.report.content import FigureEntry
 
 PANEL, INK, QUIET, FAINT = "#f6f5f1", "#26262b", "#66666c", "#a3a3a8"
@@ -140,25 +139,6 @@ def _save_numbers(arrays: dict[str, NDArray[Any]], out: Path) -> None:
     small = {name: array.tolist() for name, array in arrays.items() if array.size <= MOST_IN_JSON}
     shapes = {name: list(array.shape) for name, array in arrays.items()}
     files.write_json(out / "numbers.json", {"shapes": shapes, "arrays": small})
-
-
-def save_figure(figure: Figure, path: Path) -> None:
-    """Write one figure as PNG or SVG, as the file's ending says.
-
-    Raises:
-        UserError: another ending, or a place that cannot be written to.
-    """
-    check_suffix(path)
-    try:
-        files.write_bytes(path, png(figure) if path.suffix == ".png" else svg(figure))
-    except OSError as error:
-        raise UserError(f"cannot write {path}: {error.strerror}; choose another file for --plot") from None
-
-
-def check_suffix(path: Path) -> None:
-    """Refuse a file that `save_figure` cannot write, before hours are spent on what it would show."""
-    if path.suffix not in (".png", ".svg"):
-        raise UserError(f"--plot {path}: write to a file that ends in .png or .svg")
 
 
 def png(figure: Figure) -> bytes:

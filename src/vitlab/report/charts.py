@@ -168,10 +168,13 @@ def line_chart(title: str, lines: Sequence[Series], *, percent: bool = False) ->
         for number, line in enumerate(lines)
     )
     text = f"{title} over {_count(last)} steps: " + ", ".join(f"{name} {end}" for _, name, end in legend)
-    svg = Markup('<svg viewBox="0 0 {} {}" role="img" aria-label="{}">{}</svg>').format(
-        WIDTH, HEIGHT, text, Markup("").join(marks)
-    )
-    return Chart(title, svg, legend)
+    return Chart(title, svg_of(WIDTH, HEIGHT, text, marks), legend)
+
+
+def svg_of(width: int, height: int, text: str, marks: Sequence[Markup]) -> Markup:
+    """A drawing of these marks, with a text for readers who cannot see it."""
+    drawing = Markup('<svg viewBox="0 0 {} {}" role="img" aria-label="{}">{}</svg>')
+    return drawing.format(width, height, text, Markup("").join(marks))
 
 
 def number_text(value: float, *, percent: bool = False) -> str:

@@ -37,7 +37,7 @@ class Group:
         epochs: passes over the images; None if unknown.
         runs: number of runs.
         accuracies: in percent by data set, one for each run that was tested on it.
-        exaflops: of each run.
+        exaflops: mean over the runs; None if unknown.
     """
 
     name: str
@@ -45,7 +45,7 @@ class Group:
     epochs: float | None
     runs: int
     accuracies: Mapping[str, tuple[float, ...]]
-    exaflops: tuple[float, ...]
+    exaflops: float | None
 
 
 def comparison(runs: Sequence[RunContent]) -> tuple[ResultTable, ...]:
@@ -108,7 +108,8 @@ def as_table_2(groups: Sequence[Group]) -> ResultTable:
     for name in names:
         ours = [_mean_and_deviation(group, name) for group in groups]
         rows.append((name, *ours, *(column.accuracies.get(name) for column in TABLE_2)))
-    days = [_days(group.exaflops) for group in groups]
+    used = [group.exaflops for group in groups]
+    days = [None if each is None else f"{cost.tpu_v3_core_days(each, UTILISATION):.3g}" for each in used]
     rows.append((CORE_DAYS, *days, *(column.core_days for column in TABLE_2)))
     return ResultTable(
         "Comparison in the form of the paper's Table 2",
@@ -128,7 +129,8 @@ def as_table_6(groups: Sequence[Group]) -> ResultTable:
     for group in groups:
         cells = (_mean_and_deviation(group, name) for name in names)
         epochs = None if group.epochs is None else f"{group.epochs:.3g}"
-        rows.append((f"{group.name} ({group.model})", epochs, *cells, _mean_text(group.exaflops)))
+        exaflops = None if group.exaflops is None else f"{group.exaflops:.4g}"
+        rows.append((f"{group.name} ({group.model})", epochs, *cells, exaflops))
     for row in TABLE_6:
         paper = {name: f"{value:.2f}" for name, value in zip(TRANSFER, row.accuracies, strict=True)}
         rows.append((f"{MARK}: {row.model}", f"{row.epochs}", *map(paper.get, names), f"{row.exaflops:,}"))
@@ -178,14 +180,10 @@ def _group(name: str, runs: Sequence[RunContent]) -> Group:
     recipe = runs[0].recipe
     found = [accuracies_of(run) for run in runs]
     names = list(dict.fromkeys(name for one in found for name in one))
-    return Group(
-        name,
-        _model_of(runs[0]),
-        recipe.epochs if recipe else None,
-        len(runs),
-        {name: tuple(one[name] for one in found if name in one) for name in names},
-        tuple(value for run in runs if (value := exaflops_of(run)) is not None),
-    )
+    accuracies = {name: tuple(one[name] for one in found if name in one) for name in names}
+    exaflops = [value for run in runs if (value := exaflops_of(run)) is not None]
+    mean = statistics.fmean(exaflops) if exaflops else None
+    return Group(name, _model_of(runs[0]), recipe.epochs if recipe else None, len(runs), accuracies, mean)
 
 
 def _model_of(run: RunContent) -> str:
@@ -203,14 +201,6 @@ def _mean_and_deviation(group: Group, data: str) -> str | None:
     some = "" if len(values) == group.runs else f" ({len(values)} of {group.runs})"
     deviation = f" ± {statistics.stdev(values):.2f}" if len(values) > 1 else ""
     return f"{statistics.fmean(values):.2f}{deviation}{some}"
-
-
-def _days(exaflops: Sequence[float]) -> str | None:
-    return f"{cost.tpu_v3_core_days(statistics.fmean(exaflops), UTILISATION):.3g}" if exaflops else None
-
-
-def _mean_text(values: Sequence[float]) -> str | None:
-    return f"{statistics.fmean(values):.4g}" if values else None
 
 
 def last_name(source: str) -> str:

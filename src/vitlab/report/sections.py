@@ -69,7 +69,8 @@ def _run_page(run: RunContent) -> Page:
         Section("Figures", pictures=run.pictures, skipped=run.skipped),
         Section("How to reproduce it", facts=_facts(run), recipe=run.recipe_text, environment=run.environment),
     ]
-    return Page(_title(run), _lead(run), _headline(run), _anchored(sections))
+    title = sentence_case(run.recipe.name if run.recipe else run.name)
+    return Page(title, _lead(run), _headline(run), _anchored(sections))
 
 
 def _journey_page(folder: Folder) -> Page:
@@ -133,10 +134,6 @@ def _anchored(sections: Sequence[Section]) -> tuple[Section, ...]:
     """The sections that are not empty, with anchors for links."""
     shown = [section for section in sections if not section.is_empty]
     return tuple(dataclasses.replace(section, anchor=f"section-{n}") for n, section in enumerate(shown, start=1))
-
-
-def _title(run: RunContent) -> str:
-    return sentence_case(run.recipe.name if run.recipe else run.name)
 
 
 def _lead(run: RunContent) -> str:
