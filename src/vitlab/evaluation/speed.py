@@ -67,8 +67,7 @@ def sweep(
         image_size: height and width in pixels.
         batches: batch sizes.
         runtime: device and precision.
-        device_bytes: the device's memory. A batch that is predicted to need more is not tried: on the CPU the whole
-            machine would run out of memory.
+        device_bytes: the device's memory; a batch predicted to exceed it is not tried, as the machine would hang.
         repetitions: of every measurement.
         log: called with a line of text after every measurement.
 
