@@ -10,21 +10,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import ArrayLike, NDArray
 
-from vitlab.data import loader
 from vitlab.data.arrays import count, source_of
-from vitlab.data.sources import Source
 from vitlab.errors import Interrupted, UserError
-from vitlab.models.build import Model, build, probabilities
+from vitlab.evaluation.accuracy import measure
+from vitlab.models.build import Model, build
 from vitlab.recipes import zoo
 from vitlab.recipes.configs import ModelConfig, ResNetConfig, ViTConfig
 from vitlab.recipes.schema import ModelSpec, OptimizerConfig, Recipe, ScheduleConfig, from_values
 from vitlab.runner import Splits, run
-from vitlab.runtime import Runtime, choose, seeded
+from vitlab.runtime import choose, seeded
 
-PREDICTED_AT_ONCE = 128
 WARMUP_SHARE = 0.1
 DEFAULT_MODEL = "ViT-Ti/16"
 
@@ -126,8 +123,7 @@ class ViTClassifier:
         model, runtime = self._fitted(), choose(self.device)
         names = [str(label) for label in self.classes_]
         source = source_of(X, names, np.zeros(count(X), np.int64))
-        model.eval().to(runtime.device)
-        return _probabilities(model, source, runtime)
+        return measure(model, source, model.preprocessing, runtime).probabilities_NK
 
     def predict(self, X: Any) -> NDArray[Any]:
         """The most probable label of each image, (images,)."""
@@ -247,15 +243,6 @@ def _not_fitted(message: str) -> Exception:
         return UserError(message)
     error: Exception = NotFittedError(message)
     return error
-
-
-def _probabilities(model: Model, source: Source, runtime: Runtime) -> NDArray[np.float32]:
-    found = []
-    with torch.inference_mode(), runtime.autocast():
-        for batch in loader.evaluation_batches(source, model.preprocessing, batch_size=PREDICTED_AT_ONCE):
-            inputs_BCHW = loader.normalise(batch.images_BHWC, model.preprocessing, runtime.device)
-            found.append(probabilities(model(inputs_BCHW)).numpy())
-    return np.concatenate(found)
 
 
 def _labels(y: ArrayLike) -> NDArray[Any]:

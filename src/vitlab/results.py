@@ -90,11 +90,9 @@ def read_table(path: Path) -> ResultTable:
     return read_json(path, TypeAdapter(ResultTable))
 
 
-def file_name(verb: str, *words: str) -> str:
-    """The name of a verb's file of results about some data, such as "evaluate-cifar10.json"."""
-    return (
-        "-".join(UNSAFE_IN_NAMES.sub("-", word).strip("-") for word in (verb, *words) if word)[:LONGEST_NAME] + ".json"
-    )
+def file_name(*words: str) -> str:
+    """The name of a file of results from a verb and what it measured, such as "evaluate-cifar10.json"."""
+    return "-".join(UNSAFE_IN_NAMES.sub("-", word).strip("-") for word in words if word)[:LONGEST_NAME] + ".json"
 
 
 def percent(share: float) -> str:

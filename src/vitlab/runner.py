@@ -16,7 +16,7 @@ from vitlab.datasets.catalog import known_as, open_source
 from vitlab.dedup.clean_list import without
 from vitlab.errors import Interrupted, RankLost, TrainingFailed, UserError
 from vitlab.evaluation import accuracy
-from vitlab.evaluation.accuracy_table import accuracy_table
+from vitlab.evaluation.accuracy import accuracy_table
 from vitlab.models.build import Model, model_digest
 from vitlab.progress import Progress, show_progress
 from vitlab.recipes import zoo
@@ -97,9 +97,7 @@ def run(
     with _named(path), process_group(choose(device)) as runtime:
         job = _prepared(recipe, data, model, runtime)
         with _opened(job, path, resume) as directory, _shown(title, job) as shown:
-            trainer = Trainer(
-                recipe, job.model, job.train, directory, runtime=runtime, progress=shown, hooks=job.hooks
-            )  # fmt: skip
+            trainer = Trainer(recipe, job.model, job.train, directory, runtime=runtime, progress=shown, hooks=job.hooks)
             trained = trainer.fit()
             results = job.test_results(trained, directory)
     return Run(trained, recipe, read_metrics(path), results, path)
@@ -119,10 +117,25 @@ def resolved(recipe: Recipe | str | Path, data: object = None, model: object = N
     if isinstance(model, Model) and found.init_from is not None:
         raise UserError(f"init_from={found.init_from}: a model was given as well; leave out one of the two")
     if not isinstance(data, Splits) and not found.data.source:
-        raise UserError(
-            "no images were given: add --data SOURCE (data= in Python), a name, an image folder or tar shards"
-        )
+        raise UserError("no images given: add --data SOURCE (data= in Python), a name, an image folder or tar shards")
     return found
+
+
+class _Validation:
+    """The hook that measures the model during training; it remembers the last result."""
+
+    def __init__(self, source: Source, kind: str, recipe: Recipe, runtime: Runtime) -> None:
+        self._source, self._kind, self._recipe, self._runtime = source, kind, recipe, runtime
+        self._last: tuple[int, accuracy.Accuracy] | None = None
+
+    def __call__(self, step: int, model: Model) -> dict[str, float]:
+        measured = _measure(model, self._source, self._recipe, self._runtime)
+        self._last = step, measured
+        return {f"{self._kind}_top1": measured.top(1), f"{self._kind}_loss": measured.cross_entropy}
+
+    def of_test_images(self, step: int) -> accuracy.Accuracy | None:
+        """The accuracy on the test images after `step`, if it was measured then."""
+        return self._last[1] if self._kind == "test" and self._last is not None and self._last[0] == step else None
 
 
 @dataclass(frozen=True, eq=False)
@@ -134,11 +147,11 @@ class _Job:
     model: Model
     train: Source
     test: Source | None
-    validation: "_Validation | None"
+    validation: _Validation | None
     digest: str | None
 
     @property
-    def hooks(self) -> tuple["_Validation", ...]:
+    def hooks(self) -> tuple[_Validation, ...]:
         return () if self.validation is None else (self.validation,)
 
     def test_results(self, trained: Model, directory: RunDirectory) -> dict[str, ResultTable]:
@@ -189,9 +202,7 @@ def _selected(source: Source, recipe: Recipe) -> Source:
     return select(f"{recipe.data.share:g} of {kept.name}", [(kept, keyed_split(kept, "test", recipe.data.share))])
 
 
-def _divided(
-    train: Source, test: Source | None, recipe: Recipe, runtime: Runtime
-) -> tuple[Source, "_Validation | None"]:
+def _divided(train: Source, test: Source | None, recipe: Recipe, runtime: Runtime) -> tuple[Source, _Validation | None]:
     """What is trained on, and what is measured meanwhile: held-out training images, else the test images."""
     share = recipe.validation.share
     if share:
@@ -201,31 +212,12 @@ def _divided(
     if test is not None:
         return train, _Validation(test, "test", recipe, runtime)
     if recipe.evaluate_every:
-        raise UserError(
-            f"evaluate_every={recipe.evaluate_every}: there are no test images to evaluate on; set validation.share"
-        )
+        raise UserError(f"evaluate_every={recipe.evaluate_every}: there are no test images; set validation.share")
     return train, None
 
 
 def _measure(model: Model, source: Source, recipe: Recipe, runtime: Runtime) -> accuracy.Accuracy:
     return accuracy.measure(model, source, model.preprocessing, runtime, bad_images=recipe.data.bad_images)
-
-
-class _Validation:
-    """The hook that measures the model during training; it remembers the last result."""
-
-    def __init__(self, source: Source, kind: str, recipe: Recipe, runtime: Runtime) -> None:
-        self._source, self._kind, self._recipe, self._runtime = source, kind, recipe, runtime
-        self._last: tuple[int, accuracy.Accuracy] | None = None
-
-    def __call__(self, step: int, model: Model) -> dict[str, float]:
-        measured = _measure(model, self._source, self._recipe, self._runtime)
-        self._last = step, measured
-        return {f"{self._kind}_top1": measured.top(1), f"{self._kind}_loss": measured.cross_entropy}
-
-    def of_test_images(self, step: int) -> accuracy.Accuracy | None:
-        """The accuracy on the test images after `step`, if it was measured then."""
-        return self._last[1] if self._kind == "test" and self._last is not None and self._last[0] == step else None
 
 
 @contextmanager

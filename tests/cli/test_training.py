@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from vitlab import load_model
-from vitlab.cli.changes import RecipeChanges
 from vitlab.cli.main import main
+from vitlab.cli.training import RecipeChanges
 from vitlab.recipes import library
 from vitlab.recipes.schema import with_changes
 from vitlab.training.run_directory import read_metrics

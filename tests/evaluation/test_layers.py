@@ -9,8 +9,7 @@ from vitlab.data.sources import select
 from vitlab.datasets.catalog import open_source
 from vitlab.errors import UserError
 from vitlab.evaluation import features as kept
-from vitlab.evaluation.features import check_layers, features_of
-from vitlab.evaluation.layers import check_layer, layer_features
+from vitlab.evaluation.features import check_layer, check_layers, features_of, layer_features
 from vitlab.models import ResNetStem
 from vitlab.runtime import choose
 

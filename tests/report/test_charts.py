@@ -11,8 +11,7 @@ from hypothesis import strategies as st
 
 from vitlab.errors import UserError
 from vitlab.report import charts
-from vitlab.report.charts import charts_of, line_chart, number_text
-from vitlab.report.metrics import Series, series_of, thinned
+from vitlab.report.charts import Series, charts_of, line_chart, number_text, series_of, thinned
 
 
 def lines(*values):

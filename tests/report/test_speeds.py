@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from vitlab.evaluation.speed import Speed
-from vitlab.report.speeds import COLOURS, log_ticks, speed_figure
+from vitlab.report.plots import COLOURS, log_ticks, speed_figure
 
 PEAKS = {("ViT-Ti/16", 32): 543.3, ("ViT-Ti/16", 64): 290.6, ("ViT-Ti/32", 32): 654.5, ("ViT-Ti/32", 64): 391.5}
 

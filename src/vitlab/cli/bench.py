@@ -9,11 +9,9 @@ import typer
 
 from vitlab.cli import options
 from vitlab.cli.output import show
-from vitlab.errors import UserError
 from vitlab.evaluation import speed
 from vitlab.evaluation.speed import Speed
-from vitlab.report.scaling import save_figure
-from vitlab.report.speeds import speed_figure
+from vitlab.report.plots import check_suffix, save_figure, speed_figure
 from vitlab.results import Cell, ResultTable
 from vitlab.runtime import choose, environment
 
@@ -31,29 +29,21 @@ def bench() -> None:
 
 @app.command()
 def inference(
-    models: Annotated[str, typer.Option("--models", help="Models, separated by commas.")] = MODELS,
-    sizes: Annotated[
-        str, typer.Option("--sizes", help="Image sizes in pixels; a model skips those it does not support.")
-    ] = SIZES,
-    batches: Annotated[
-        str, typer.Option("--batches", help="Batch sizes; larger ones are skipped once memory runs out.")
-    ] = BATCHES,
-    repetitions: Annotated[
-        int, typer.Option("--repetitions", min=1, help="Repetitions of every measurement.")
-    ] = speed.REPETITIONS,
-    plot: Annotated[
-        Path | None, typer.Option("--plot", metavar="FILE", help="Draw the result to a .png or .svg file.")
-    ] = None,
+    models: Annotated[str, typer.Option(help="Models, separated by commas.")] = MODELS,
+    sizes: Annotated[str, typer.Option(help="Image sizes in pixels; a model skips those it does not support.")] = SIZES,
+    batches: Annotated[str, typer.Option(help="Batch sizes; larger ones are skipped once memory runs out.")] = BATCHES,
+    repetitions: Annotated[int, typer.Option(min=1, help="Repetitions of every measurement.")] = speed.REPETITIONS,
+    plot: Annotated[Path | None, typer.Option(metavar="FILE", help="Draw the result to a .png or .svg file.")] = None,
     device: options.DeviceOption = "auto",
     as_json: options.JsonOption = False,
 ) -> None:
     """Measure images per second and the largest batch size by model and image size (the paper's Figure 12)."""
-    if plot is not None and plot.suffix not in (".png", ".svg"):
-        raise UserError(f"--plot {plot}: write to a file that ends in .png or .svg")
+    if plot is not None:
+        check_suffix(plot)
     runtime = choose(device)
     names = [name.strip() for name in models.split(",")]
-    tasks = speed.check_sizes(names, _numbers("--sizes", sizes))
-    counts = _numbers("--batches", batches)
+    tasks = speed.check_sizes(names, options.whole_numbers("--sizes", sizes, "64,224"))
+    counts = options.whole_numbers("--batches", batches, "64,224")
     available = speed.device_memory(runtime)
     measured = [
         speed.sweep(
@@ -66,13 +56,6 @@ def inference(
     if plot is not None:
         save_figure(speed_figure(measured, str(about["device_name"])), plot)
     show(_table(measured, about), as_json=as_json)
-
-
-def _numbers(option: str, text: str) -> list[int]:
-    words = [word.strip() for word in text.split(",")]
-    if not all(word.isascii() and word.isdecimal() and len(word) < 7 and int(word) > 0 for word in words):
-        raise UserError(f"{option} {text[:60]}: write whole numbers separated by commas, such as 64,224")
-    return sorted({int(word) for word in words})
 
 
 def _table(measured: list[Speed], about: dict[str, str | int]) -> ResultTable:

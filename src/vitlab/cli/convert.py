@@ -26,11 +26,11 @@ COMPARED = 8
 def convert(
     model: options.ModelArgument,
     out: Annotated[Path, typer.Argument(metavar="OUT", help="A new file or folder.")],
-    to: Annotated[str, typer.Option("--to", metavar="FORMAT", help=f"One of {', '.join(FORMATS)}.")],
+    to: Annotated[str, typer.Option(metavar="FORMAT", help=f"One of {', '.join(FORMATS)}.")],
     paths: Annotated[
         Path | None, typer.Option("--images", metavar="PATH", help="Photos to compare on; bundled ones by default.")
     ] = None,
-    image_size: Annotated[int | None, typer.Option("--image-size", min=1, help="Resample to this resolution.")] = None,
+    image_size: Annotated[int | None, typer.Option(min=1, help="Resample to this resolution.")] = None,
     as_json: options.JsonOption = False,
 ) -> None:
     """Write MODEL in another library's format, and compare the logits of what went in and what came out on photos."""

@@ -20,22 +20,6 @@ app = options.new_app()
 H100_PRECISION = "bfloat16"
 MOST_EPOCHS, MOST_IMAGES, HIGHEST_PRICE, LEAST_UTILISATION = 1e9, 10**15, 1e9, 1e-6
 
-EpochsOption = Annotated[float | None, typer.Option("--epochs", help="Passes over the training images.")]
-ImagesOption = Annotated[
-    int | None, typer.Option("--images", min=1, max=MOST_IMAGES, help="Training images; JFT has 303 million.")
-]
-BatchOption = Annotated[
-    int | None, typer.Option("--batch", min=1, max=memory.MOST_IMAGES, help="Images at once on one device.")
-]
-PrecisionOption = Annotated[memory.Precision, typer.Option("--precision", help="Of matrix products.")]
-HardwareOption = Annotated[str, typer.Option("--hardware", help="A device, such as H100, A100 or TPUv3-core.")]
-MemoryOption = Annotated[
-    str | None, typer.Option("--memory", metavar="SIZE", help="Memory of the device, if different, such as 12GB.")
-]
-PlotOption = Annotated[
-    Path | None, typer.Option("--plot", metavar="FILE", help="Draw the paper's Figure 5: .png or .svg.")
-]
-
 
 @dataclass(frozen=True)
 class _Device:
@@ -58,19 +42,21 @@ def cost_of(
         typer.Argument(metavar="MODEL|RECIPE|RUN", help="A model, a recipe, its TOML file, or a run's directory."),
     ] = None,
     every: Annotated[bool, typer.Option("--all", help="Every named model, as a table.")] = False,
-    model: Annotated[
-        str | None, typer.Option("--model", metavar="NAME", help="The recipe's model, if another.")
+    model: Annotated[str | None, typer.Option(metavar="NAME", help="The recipe's model, if another.")] = None,
+    image_size: Annotated[int | None, typer.Option(min=1, help="Pixels, if not the model's.")] = None,
+    epochs: Annotated[float | None, typer.Option(help="Passes over the training images.")] = None,
+    images: Annotated[
+        int | None, typer.Option(min=1, max=MOST_IMAGES, help="Training images; JFT has 303 million.")
     ] = None,
-    image_size: Annotated[int | None, typer.Option("--image-size", min=1, help="Pixels, if not the model's.")] = None,
-    epochs: EpochsOption = None,
-    images: ImagesOption = None,
-    batch: BatchOption = None,
-    precision: PrecisionOption = "bfloat16",
-    device: HardwareOption = "H100",
-    device_memory: MemoryOption = None,
-    utilisation: Annotated[float, typer.Option("--utilisation", help="Share of the device's peak.")] = 0.4,
-    price: Annotated[float | None, typer.Option("--price", help="Price per device-hour.")] = None,
-    plot: PlotOption = None,
+    batch: Annotated[int | None, typer.Option(min=1, max=memory.MOST_IMAGES, help="Images at once per device.")] = None,
+    precision: Annotated[memory.Precision, typer.Option(help="Of matrix products.")] = "bfloat16",
+    device: Annotated[str, typer.Option("--hardware", help="A device, such as H100, A100 or TPUv3-core.")] = "H100",
+    device_memory: Annotated[
+        str | None, typer.Option("--memory", metavar="SIZE", help="Memory of the device, if different, such as 12GB.")
+    ] = None,
+    utilisation: Annotated[float, typer.Option(help="Share of the device's peak.")] = 0.4,
+    price: Annotated[float | None, typer.Option(help="Price per device-hour.")] = None,
+    plot: Annotated[Path | None, typer.Option(metavar="FILE", help="Draw the paper's Figure 5: .png or .svg.")] = None,
     as_json: options.JsonOption = False,
 ) -> None:
     """What a MODEL, a RECIPE or a RUN costs: nothing is run. A MODEL is trained for 7 epochs of JFT, as in Table 6."""
@@ -83,7 +69,9 @@ def cost_of(
     used, changes = _Device(found, precision, utilisation, price), Overrides(model, image_size, epochs, images, batch)
     table = _zoo_table(changes, used) if name is None else _table(costed_training(name, changes), used)
     if plot is not None:
-        _draw(plot)
+        from vitlab.report.plots import figure_5, save_figure
+
+        save_figure(figure_5(), plot)
     show(table, as_json=as_json)
 
 
@@ -95,12 +83,6 @@ def _check_numbers(epochs: float | None, utilisation: float, price: float | None
         raise UserError(f"--price {price:g}: give a number from 0 to {HIGHEST_PRICE:,.0f}")
     if not LEAST_UTILISATION <= utilisation <= 1:
         raise UserError(f"--utilisation {utilisation:g}: give a share of the peak in (0, 1], such as 0.4")
-
-
-def _draw(path: Path) -> None:
-    from vitlab.report.scaling import figure_5, save_figure
-
-    save_figure(figure_5(), path)
 
 
 @dataclass(frozen=True)

@@ -149,9 +149,7 @@ def _microbatch(recipe: Recipe) -> tuple[int, tuple[str, ...]]:
     """Images that go through the model at once on one device, and a note on how a batch is divided."""
     wanted, batch = recipe.scale.accumulation, recipe.batch_size
     if wanted == "auto":
-        note = (
-            'Memory is that of a complete batch; accumulation = "auto" divides one that does not fit into microbatches.'
-        )
+        note = 'Memory is for a complete batch; accumulation = "auto" divides one that does not fit into microbatches.'
         return batch, (note,)
     count = min(wanted, batch)
     if count == 1:

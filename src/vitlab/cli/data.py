@@ -47,12 +47,8 @@ def list_sources(context: typer.Context, as_json: options.JsonOption = False) ->
 @app.command()
 def info(
     source: Annotated[str, typer.Argument(metavar="SOURCE", help="A name, an image folder, or tar shards.")],
-    sheet: Annotated[
-        Path | None, typer.Option("--sheet", help="Write some images of every class into this PNG.")
-    ] = None,
-    every: Annotated[
-        bool, typer.Option("--all", help="Decode every image instead of a thousand of each split.")
-    ] = False,
+    sheet: Annotated[Path | None, typer.Option(help="Write some images of every class into this PNG.")] = None,
+    every: Annotated[bool, typer.Option("--all", help="Decode every image instead of a thousand per split.")] = False,
     as_json: options.JsonOption = False,
 ) -> None:
     """Count the images of SOURCE by class, measure their sizes, and find broken ones."""
@@ -71,7 +67,7 @@ def info(
         ]
     sizes = [found[side]["sizes"] for side in sides]
     rows += [
-        [f"{what} height x width", *("" if size is None else _by(size[key]) for size in sizes)]
+        [f"{what} height x width", *("" if size is None else "{} x {}".format(*size[key]) for size in sizes)]
         for what, key in QUANTILES
     ]
     rows.append(["broken images", *(f"{len(found[side]['broken'])} of {found[side]['checked']}" for side in sides)])
@@ -98,29 +94,20 @@ def _sides(source: str) -> tuple[dict[str, Source], list[str]]:
     return sides, notes
 
 
-def _by(size: tuple[int, int]) -> str:
-    return f"{size[0]} x {size[1]}"
-
-
 @app.command("pack")
 def pack_shards(
     source: Annotated[str, typer.Argument(metavar="SOURCE", help="A name, an image folder, or tar shards.")],
     out: Annotated[Path, typer.Argument(metavar="OUT", help="The folder for the shards, itself a SOURCE then.")],
-    size: Annotated[
-        int | None, typer.Option("--size", min=8, help="Resize larger images to this shorter side, in pixels.")
-    ] = None,
+    size: Annotated[int | None, typer.Option(min=8, help="Resize larger images to this shorter side (pixels).")] = None,
     encoding: Annotated[
         Encoding | None,
         typer.Option(
-            "--encoding",
             help="same: copy the bytes. jpeg: quality 95, the default with --size. raw: pixels, ten times as large "
-            "and several times as fast to read.",
+            "and several times as fast to read."
         ),
     ] = None,
     bad_images: options.BadImagesOption = "refuse",
-    workers: Annotated[
-        int | None, typer.Option("--workers", min=1, help="Threads; one per processor if not given.")
-    ] = None,
+    workers: Annotated[int | None, typer.Option(min=1, help="Threads; one per processor if not given.")] = None,
     as_json: options.JsonOption = False,
 ) -> None:
     """Write both sides of SOURCE as tar shards with an index, which are read at random and fast."""

@@ -37,28 +37,26 @@ app = options.new_app()
 
 @app.command()
 def dedup(
-    train: Annotated[str, typer.Option("--train", metavar="SOURCE", help="Training images.")],
+    train: Annotated[str, typer.Option(metavar="SOURCE", help="Training images.")],
     test: Annotated[
         list[str] | None,
-        typer.Option("--test", metavar="SOURCE", help="Test images; may be given several times. Without it, duplicates "
+        typer.Option(metavar="SOURCE", help="Test images; may be given several times. Without it, duplicates "
                      "within the training images are searched for."),
     ] = None,
     method: Annotated[
         Literal["hash", "embedding", "both"],
-        typer.Option("--method", help="hash: compare small pictures. embedding: compare a model's features. Exact "
+        typer.Option(help="hash: compare small pictures. embedding: compare a model's features. Exact "
                      "duplicates are always found."),
     ] = "hash",
-    model: Annotated[
-        str | None, typer.Option("--model", metavar="MODEL", help="The model for --method embedding.")
-    ] = None,
-    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="The folder for the results.")] = DEFAULT_OUT,
+    model: Annotated[str | None, typer.Option(metavar="MODEL", help="The model for --method embedding.")] = None,
+    out: Annotated[Path, typer.Option(metavar="DIR", help="The folder for the results.")] = DEFAULT_OUT,
     thresholds: Annotated[
         list[str] | None,
         typer.Option("--set", metavar="NAME=VALUE", help="near=1.0: largest distance of small pictures. radius=10: "
                      "bits in which candidates' hashes may differ. cosine=0.95: smallest similarity of features."),
     ] = None,
-    rank: Annotated[int | None, typer.Option("--rank", min=0, help="Do this share of the work only, and stop.")] = None,
-    ranks: Annotated[int, typer.Option("--ranks", min=1, help="Number of shares that the work is divided into.")] = 1,
+    rank: Annotated[int | None, typer.Option(min=0, help="Do this share of the work only, and stop.")] = None,
+    ranks: Annotated[int, typer.Option(min=1, help="Number of shares that the work is divided into.")] = 1,
     bad_images: options.BadImagesOption = "refuse",
     device: options.DeviceOption = "auto",
     as_json: options.JsonOption = False,
@@ -134,9 +132,7 @@ def _write(search: Search, found: SearchResult, references: Signatures, out: Pat
     return table
 
 
-def _table(
-    search: Search, found: SearchResult, references: Signatures, removed: Sequence[int], out: Path
-) -> ResultTable:
+def _table(search: Search, found: SearchResult, references: Signatures, removed: list[int], out: Path) -> ResultTable:
     """Test images that are in the training set: by test set, and by the most certain detector that found each."""
     rows: list[list[Cell]] = []
     numbers: dict[str, object] = {}

@@ -7,8 +7,8 @@ from typing import Annotated
 import typer
 
 from vitlab.cli import options
-from vitlab.cli.changes import RecipeChanges
 from vitlab.cli.output import show
+from vitlab.cli.training import RecipeChanges
 from vitlab.errors import UserError
 from vitlab.experiments.demo import REPLACED
 from vitlab.experiments.demo import demo as run_demo
@@ -19,11 +19,10 @@ app = options.new_app()
 
 @app.command()
 def demo(
-    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="The folder for everything.")] = Path("runs/demo"),
+    out: Annotated[Path, typer.Option(metavar="DIR", help="The folder for everything.")] = Path("runs/demo"),
     seed: options.SeedOption = None,
     changes: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="KEY.PATH=VALUE", help="Change one key of both recipes."),
+        list[str] | None, typer.Option("--set", metavar="KEY.PATH=VALUE", help="Change one key of both recipes.")
     ] = None,
     device: options.DeviceOption = "auto",
     as_json: options.JsonOption = False,

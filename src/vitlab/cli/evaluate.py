@@ -16,8 +16,7 @@ from vitlab.datasets.catalog import known_as, open_source, split_path
 from vitlab.datasets.imagenet import ObjectNetMapping, read_objectnet_mapping, read_real_labels
 from vitlab.errors import UserError
 from vitlab.evaluation import accuracy, dump, imagenet, uncertainty
-from vitlab.evaluation.accuracy import Accuracy
-from vitlab.evaluation.accuracy_table import accuracy_table
+from vitlab.evaluation.accuracy import Accuracy, accuracy_table
 from vitlab.evaluation.imagenet import SubsetAccuracy
 from vitlab.models.build import Model
 from vitlab.results import Cell, Headline, ResultTable, file_name, percent
@@ -31,14 +30,12 @@ INTERVAL = "95 % interval"
 def evaluate(
     model: options.ModelArgument,
     data: options.DataOption,
-    batch_size: Annotated[int, typer.Option("--batch-size", min=1, help="Images per batch.")] = 128,
+    batch_size: Annotated[int, typer.Option(min=1, help="Images per batch.")] = 128,
     dump_file: Annotated[
         Path | None,
         typer.Option("--dump", metavar="FILE", help="Write the prediction of every image to a .csv or .parquet file."),
     ] = None,
-    real: Annotated[
-        Path | None, typer.Option("--real", metavar="FILE", help="ReaL's real.json, for ImageNet's validation images.")
-    ] = None,
+    real: Annotated[Path | None, typer.Option(metavar="FILE", help="ReaL's real.json, for ImageNet's images.")] = None,
     bad_images: options.BadImagesOption = "refuse",
     device: options.DeviceOption = "auto",
     as_json: options.JsonOption = False,
@@ -58,9 +55,7 @@ def evaluate(
         if not runtime.is_first:
             return
     if dump_file is not None:
-        dump.write(
-            measured, task.source, task.names, dump_file, real=task.real_labels, objectnet=task.objectnet
-        )  # fmt: skip
+        dump.write(measured, task.source, task.names, dump_file, real=task.real_labels, objectnet=task.objectnet)
     table = _table(measured, task)
     show(table, as_json=as_json)
     store_in_run(table, model, file_name("evaluate", task.dataset))
@@ -146,7 +141,10 @@ def _detailed_table(measured: Accuracy, source: Source, classes: Sequence[str], 
     by_class = dict(zip(classes, np.diag(counts_KK).tolist(), strict=True))
     # The first row is that of all images.
     correct = [measured.correct(), *(by_class[str(row[0])] for row in table.rows[1:])]
-    rows = [[*row, _interval(count, int(row[1] or 0))] for row, count in zip(table.rows, correct, strict=True)]
+    rows = [
+        [*row, uncertainty.interval_text(count, int(row[1] or 0))]
+        for row, count in zip(table.rows, correct, strict=True)
+    ]
     return replace(
         table,
         columns=[*table.columns, INTERVAL],
@@ -195,9 +193,4 @@ def _subset_table(title: str, dataset: str, needed: str, counted: SubsetAccuracy
 
 
 def _accuracy_cells(correct: int, images: int) -> list[Cell]:
-    return [images, percent(correct / images), _interval(correct, images)]
-
-
-def _interval(correct: int, images: int) -> str:
-    low, high = uncertainty.wilson_interval(correct, images)
-    return f"{100 * low:.1f} to {100 * high:.1f}"
+    return [images, percent(correct / images), uncertainty.interval_text(correct, images)]

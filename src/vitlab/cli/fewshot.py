@@ -14,9 +14,8 @@ from vitlab.cli.output import show, store_in_run
 from vitlab.datasets.catalog import known_as, open_source
 from vitlab.errors import UserError
 from vitlab.evaluation.features import Features, check_layers, features_of, pixels_of
-from vitlab.evaluation.fewshot import PENALTIES, FewShot, Probe
+from vitlab.evaluation.fewshot import L2, PENALTIES, PIXELS, RESERVED, FewShot, Probe, Results, Settings, joined_table
 from vitlab.evaluation.fewshot import evaluate as evaluate_features
-from vitlab.evaluation.fewshot_table import L2, PIXELS, RESERVED, Results, Settings, joined_table
 from vitlab.evaluation.least_squares import check_penalty
 from vitlab.models.build import Model
 from vitlab.results import file_name
@@ -38,26 +37,15 @@ class _Protocol:
 
 @app.command()
 def fewshot(
-    models: Annotated[
-        list[str], typer.Argument(metavar="MODEL...", help="Run directories, or weights files or folders.")
-    ],
-    data: Annotated[
-        list[str],
-        typer.Option("--data", metavar="SOURCE", help="A data set's name or an image folder; may be repeated."),
-    ],
-    shots: Annotated[str, typer.Option("--shots", help="Images per class, separated by commas.")] = "1,5,10,25",
-    seeds: Annotated[int, typer.Option("--seeds", min=1, help="Number of random choices of those images.")] = 3,
-    l2: Annotated[
-        float | None, typer.Option("--l2", min=0.0, help="Penalty of least squares; 1024 if not given.")
-    ] = None,
+    models: Annotated[list[str], typer.Argument(metavar="MODEL...", help="Run directories, weights files or folders.")],
+    data: Annotated[list[str], typer.Option(metavar="SOURCE", help="A data set's name or image folder; repeatable.")],
+    shots: Annotated[str, typer.Option(help="Images per class, separated by commas.")] = "1,5,10,25",
+    seeds: Annotated[int, typer.Option(min=1, help="Number of random choices of those images.")] = 3,
+    l2: Annotated[float | None, typer.Option(min=0.0, help="Penalty of least squares; 1024 if not given.")] = None,
     sweep: Annotated[bool, typer.Option("--sweep", help="Also try the penalties 2^-10 to 2^19.")] = False,
-    probe: Annotated[
-        str, typer.Option("--probe", help="Classifiers, separated by commas: ridge, knn, logistic.")
-    ] = "ridge",
-    layer: Annotated[
-        str | None, typer.Option("--layer", metavar="NAME", help="Take the features of this layer, such as blocks.5.")
-    ] = None,
-    cache: Annotated[Path | None, typer.Option("--cache", metavar="DIR", help="Cache features in this folder.")] = None,
+    probe: Annotated[str, typer.Option(help="Classifiers, separated by commas: ridge, knn, logistic.")] = "ridge",
+    layer: Annotated[str | None, typer.Option(metavar="NAME", help="Features of this layer, such as blocks.5.")] = None,
+    cache: Annotated[Path | None, typer.Option(metavar="DIR", help="Cache features in this folder.")] = None,
     float32: Annotated[bool, typer.Option("--float32", help="Solve in float32: faster, less exact.")] = False,
     device: options.DeviceOption = "auto",
     as_json: options.JsonOption = False,
@@ -66,7 +54,7 @@ def fewshot(
     settings = Settings(parse_probes(probe), L2 if l2 is None else l2, layer, float32)
     given = {"--l2": l2 is not None, "--sweep": sweep, "--float32": float32}
     check_options(data, settings, [name for name, is_given in given.items() if is_given])
-    protocol = _Protocol(parse_shots(shots), seeds, settings, sweep, cache)
+    protocol = _Protocol(options.whole_numbers("--shots", shots, "1,5,10,25"), seeds, settings, sweep, cache)
     runtime = choose(device)
     loaded = {name: weights.load_model(model) for name, model in zip(names_of(models), models, strict=True)}
     if layer is not None:
@@ -135,15 +123,6 @@ def check_options(data: Sequence[str], settings: Settings, of_ridge: Sequence[st
         probes = ",".join(["ridge", *settings.probes])
         raise UserError(f"{of_ridge[0]} only applies to least squares: leave it out, or write --probe {probes}")
     check_penalty(settings.l2)
-
-
-def parse_shots(text: str) -> list[int]:
-    """The numbers of "1,5,10"; anything else is an error of the user."""
-    words = [word.strip() for word in text.split(",")]
-    # isdecimal alone accepts the digits of every script, and int raises for numbers with thousands of digits.
-    if not all(word.isascii() and word.isdecimal() and len(word) < 10 and int(word) > 0 for word in words):
-        raise UserError(f"--shots {text}: write whole numbers separated by commas, such as 1,5,10,25")
-    return sorted({int(word) for word in words})
 
 
 def parse_probes(text: str) -> list[Probe]:

@@ -20,7 +20,7 @@ class Finetune(TrainingVerb):
 
     verb = "finetune"
     model: options.ModelArgument
-    recipe: Annotated[str, typer.Option("--recipe", help="A built-in recipe's name, or a TOML file.")] = "finetune"
+    recipe: Annotated[str, typer.Option(help="A built-in recipe's name, or a TOML file.")] = "finetune"
 
     def changed_recipe(self) -> Recipe:
         """The recipe with what the command line changes of it."""

@@ -22,7 +22,7 @@ MOST_IMAGES = 128
 def inspect_model(
     model: options.ModelArgument,
     paths: Annotated[Path, typer.Option("--images", metavar="PATH", help="An image, or a folder of images.")],
-    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Folder for the figures.")],
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Folder for the figures.")],
     device: options.DeviceOption = "auto",
 ) -> None:
     """Draw MODEL's embedding filters, position similarity, attention distance, and attention over images."""

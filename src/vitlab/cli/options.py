@@ -5,6 +5,7 @@ from typing import Annotated
 import typer
 
 from vitlab.data.sources import Bad
+from vitlab.errors import UserError
 from vitlab.recipes.schema import current_assignments
 
 ModelArgument = Annotated[str, typer.Argument(metavar="MODEL", help="A run's directory, or a weights file or folder.")]
@@ -17,9 +18,7 @@ OptionalDataOption = Annotated[
     typer.Option("--data", metavar="SOURCE", help="A data set's name, an image folder, or a pattern of tar shards."),
 ]
 StepsOption = Annotated[int | None, typer.Option("--steps", min=1, help="Number of updates, instead of the recipe's.")]
-SeedOption = Annotated[
-    int | None, typer.Option("--seed", min=0, help="Seed of all random numbers, instead of the recipe's.")
-]
+SeedOption = Annotated[int | None, typer.Option("--seed", min=0, help="Random seed, instead of the recipe's.")]
 SetOption = Annotated[
     list[str] | None,
     typer.Option(
@@ -35,6 +34,15 @@ BadImagesOption = Annotated[
     typer.Option("--bad-images", help="refuse: stop at an image that cannot be read. skip: leave it out and count it."),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
+
+
+def whole_numbers(option: str, text: str, example: str) -> list[int]:
+    """The numbers above 0 of an option such as "1,5,10", sorted; anything else is an error of the user."""
+    words = [word.strip() for word in text.split(",")]
+    # isdecimal alone accepts the digits of every script, and int raises for numbers with thousands of digits.
+    if not all(word.isascii() and word.isdecimal() and len(word) < 7 and int(word) > 0 for word in words):
+        raise UserError(f"{option} {text[:60]}: write whole numbers separated by commas, such as {example}")
+    return sorted({int(word) for word in words})
 
 
 def new_app() -> typer.Typer:

@@ -22,7 +22,7 @@ app = options.new_app()
 def predict(
     model: options.ModelArgument,
     paths: Annotated[list[Path], typer.Argument(metavar="IMAGE...", help="Image files, or folders of them.")],
-    top: Annotated[int, typer.Option("--top", min=1, help="How many classes to print.")] = 3,
+    top: Annotated[int, typer.Option(min=1, help="How many classes to print.")] = 3,
     device: options.DeviceOption = "auto",
     as_json: options.JsonOption = False,
 ) -> None:

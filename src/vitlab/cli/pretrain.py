@@ -20,7 +20,7 @@ class Pretrain(TrainingVerb):
 
     verb = "pretrain"
     recipe: Annotated[str, typer.Argument(metavar="RECIPE", help="A built-in recipe's name, or a TOML file.")]
-    model: Annotated[str | None, typer.Option("--model", help="A model's name, instead of the recipe's.")] = None
+    model: Annotated[str | None, typer.Option(help="A model's name, instead of the recipe's.")] = None
 
     def changed_recipe(self) -> Recipe:
         """The recipe with what the command line changes of it."""

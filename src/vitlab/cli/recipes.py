@@ -51,9 +51,7 @@ def list_recipes(
 
 
 @app.command("show")
-def show_recipe(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="A built-in recipe's name, or a TOML file.")],
-) -> None:
+def show_recipe(name: Annotated[str, typer.Argument(metavar="NAME", help="A recipe's name, or a TOML file.")]) -> None:
     """Print a recipe as TOML: save it, change it, and give the file to `vitlab pretrain` or `vitlab finetune`."""
     recipe = library.load_recipe(name)
     entry = library.entry(name)

@@ -18,16 +18,10 @@ app = options.new_app()
 @app.command()
 def serve(
     model: options.ModelArgument,
-    port: Annotated[
-        int, typer.Option("--port", min=0, max=65535, help="Port to listen on; 0 takes a free one.")
-    ] = 8000,
-    host: Annotated[
-        str, typer.Option("--host", help="Address to listen on; by default this machine only.")
-    ] = "127.0.0.1",
-    engine: Annotated[
-        str, typer.Option("--engine", help="What runs the model for predictions: pytorch or onnx.")
-    ] = "pytorch",
-    batch: Annotated[int, typer.Option("--batch", min=1, max=1024, help="Largest number of images per batch.")] = 16,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on; 0 takes a free one.")] = 8000,
+    host: Annotated[str, typer.Option(help="Address to listen on; by default this machine only.")] = "127.0.0.1",
+    engine: Annotated[str, typer.Option(help="What runs the model for predictions: pytorch or onnx.")] = "pytorch",
+    batch: Annotated[int, typer.Option(min=1, max=1024, help="Largest number of images per batch.")] = 16,
     device: options.DeviceOption = "auto",
 ) -> None:
     """Serve MODEL: a page to drop images on, and a JSON API, `POST /api/predict`, documented at /docs."""

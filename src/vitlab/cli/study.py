@@ -6,12 +6,11 @@ from typing import Annotated
 import typer
 
 from vitlab.cli import options
-from vitlab.cli.changes import RecipeChanges
 from vitlab.cli.output import show
+from vitlab.cli.training import RecipeChanges
 from vitlab.errors import UserError
 from vitlab.experiments.study import changed, conduct, find, narrowed
 from vitlab.recipes import studies
-from vitlab.recipes.studies import StudyRow
 from vitlab.results import ResultTable
 
 app = options.new_app()
@@ -29,19 +28,11 @@ def study(
         str | None, typer.Option("--from", metavar="MODEL", help="Weights to start from, where the study fine-tunes.")
     ] = None,
     data: options.OptionalDataOption = None,
-    rates: Annotated[
-        str | None, typer.Option("--rates", metavar="R,R", help="Learning rates to try, such as 1e-3,3e-3.")
-    ] = None,
-    seeds: Annotated[
-        str | None, typer.Option("--seeds", metavar="S,S", help="Seeds of the runs that count, such as 0,1,2.")
-    ] = None,
-    rows: Annotated[
-        list[str] | None, typer.Option("--row", metavar="ROW", help="Only this row; may be given again.")
-    ] = None,
+    rates: Annotated[str | None, typer.Option(metavar="R,R", help="Learning rates to try, such as 1e-3,3e-3.")] = None,
+    seeds: Annotated[str | None, typer.Option(metavar="S,S", help="Seeds of the final runs, such as 0,1,2.")] = None,
+    rows: Annotated[list[str] | None, typer.Option("--row", metavar="ROW", help="Only this row; repeatable.")] = None,
     steps: options.StepsOption = None,
-    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Where the study's folder goes.")] = Path(
-        "runs/study"
-    ),
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Where the study's folder goes.")] = Path("runs/study"),
     changes: options.SetOption = None,
     device: options.DeviceOption = "auto",
     as_json: options.JsonOption = False,
@@ -74,11 +65,8 @@ def _numbers(text: str | None, option: str) -> list[float]:
 
 
 def _listing() -> ResultTable:
-    rows: list[list[str | int]] = [
-        [known.name, known.about, len(known.rows), sum(map(_runs, known.rows))] for known in studies.all_studies()
-    ]
+    rows: list[list[str | int]] = []
+    for known in studies.all_studies():
+        runs = sum(len(row.sweep.learning_rates) + len(row.sweep.seeds) for row in known.rows)
+        rows.append([known.name, known.about, len(known.rows), runs])
     return ResultTable("Studies", ["name", "question", "rows", "runs"], rows)
-
-
-def _runs(row: StudyRow) -> int:
-    return len(row.sweep.learning_rates) + len(row.sweep.seeds)

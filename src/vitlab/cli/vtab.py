@@ -9,11 +9,12 @@ import typer
 from vitlab.cli import options
 from vitlab.cli.output import show
 from vitlab.errors import Interrupted, TrainingFailed, UserError
+from vitlab.evaluation.uncertainty import interval_text
 from vitlab.experiments import vtab
 from vitlab.experiments.vtab_folder import Settings, TaskResult, finished, open_folder, released_if_empty
 from vitlab.recipes.vtab import TASKS, VtabTask
 from vitlab.results import Cell, Headline, ResultTable, percent, write_table
-from vitlab.runtime import choose
+from vitlab.runtime import Runtime, choose
 
 app = options.new_app()
 
@@ -21,14 +22,12 @@ app = options.new_app()
 @app.command("vtab")
 def run_vtab(
     model: options.ModelArgument,
-    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Where everything goes; run again, it goes on.")],
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Where everything goes; run again, it goes on.")],
     data: Annotated[
         Path | None,
-        typer.Option(
-            "--data", metavar="DIR", help="A folder with one for each task; else $VITLAB_DATA/vtab, or the hub."
-        ),
+        typer.Option(metavar="DIR", help="A folder with one for each task; else $VITLAB_DATA/vtab, or the hub."),
     ] = None,
-    tasks: Annotated[str, typer.Option("--tasks", help="Names separated by commas; all 19 if not given.")] = "",
+    tasks: Annotated[str, typer.Option(help="Names separated by commas; all 19 if not given.")] = "",
     linear: Annotated[bool, typer.Option("--linear", help="Least squares on frozen features, no fine-tuning.")] = False,
     rates: Annotated[
         str, typer.Option("--learning-rates", help="Separated by commas; of several the best of 200 images is taken.")
@@ -40,31 +39,34 @@ def run_vtab(
     as_json: options.JsonOption = False,
 ) -> None:
     """Accuracy of MODEL on VTAB-1k: each task is learned from 1,000 images, in 2,500 steps, then tested."""
-    assignments = [*(changes or [])]
-    assignments += [f"steps={steps}"] if steps is not None else []
-    assignments += [f"seed={seed}"] if seed is not None else []
-    settings = Settings(model, linear, _rates(rates), tuple(assignments))
+    given = [f"{key}={value}" for key, value in (("steps", steps), ("seed", seed)) if value is not None]
+    settings = Settings(model, linear, _rates(rates), (*(changes or ()), *given))
     vtab.check_assignments(settings)
     chosen = vtab.chosen_tasks([name.strip() for name in tasks.split(",") if name.strip()])
     runtime = choose(device)
     settings = vtab.identified(settings)
     open_folder(out, settings)
-    earlier = _earlier(chosen, data, settings, out)
-    results: dict[str, TaskResult] = {}
+    table = _table(_results(chosen, data, settings, out, runtime), settings)
+    write_table(table, out / "results" / "vtab.json")
+    show(table, as_json=as_json)
+
+
+def _results(
+    chosen: list[VtabTask], data: Path | None, settings: Settings, out: Path, runtime: Runtime
+) -> dict[str, TaskResult]:
+    """The tasks' results by name; a task that is finished already is not run again."""
+    results = _earlier(chosen, data, settings, out)
     for task in chosen:
-        done = earlier.get(task.name)
-        if done is None:
+        if task.name not in results:
             try:
                 with released_if_empty(out):
-                    done = vtab.run_task(task, vtab.source_of(task, data), settings, out, runtime)
+                    results[task.name] = vtab.run_task(task, vtab.source_of(task, data), settings, out, runtime)
             except (Interrupted, TrainingFailed) as end:
                 end.args = (f"{end}; the same command continues",)
                 raise
-        results[task.name] = done
+        done = results[task.name]
         print(f"{task.label}: {percent(done.accuracy)} of {done.images:,}", file=sys.stderr, flush=True)
-    table = _table(results, settings)
-    write_table(table, out / "results" / "vtab.json")
-    show(table, as_json=as_json)
+    return {task.name: results[task.name] for task in chosen}
 
 
 def _earlier(chosen: list[VtabTask], data: Path | None, settings: Settings, out: Path) -> dict[str, TaskResult]:
@@ -117,8 +119,5 @@ def _table(results: dict[str, TaskResult], settings: Settings) -> ResultTable:
 
 
 def _row(task: VtabTask, result: TaskResult) -> list[Cell]:
-    low, high = result.interval
-    chosen = f"{result.chosen:g}"
-    return [
-        task.label, task.group, result.images, percent(result.accuracy), f"{100 * low:.1f} to {100 * high:.1f}", chosen
-    ]  # fmt: skip
+    interval, chosen = interval_text(result.right, result.images), f"{result.chosen:g}"
+    return [task.label, task.group, result.images, percent(result.accuracy), interval, chosen]

@@ -1,12 +1,13 @@
-"""Accuracy of a classifier, each image counted once.
+"""Accuracy of a classifier, each image counted once, and its table, as training and `vitlab evaluate` store it.
 
 Legend: N = images of the data set, B = images of a batch, M = images of this process, K = classes of the model.
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,10 +18,13 @@ from vitlab.data.sources import Bad, Source, select
 from vitlab.errors import UserError
 from vitlab.models.build import probabilities
 from vitlab.recipes.preprocessing import Preprocessing
+from vitlab.results import Cell, Headline, ResultTable, percent
 from vitlab.runtime import Runtime, all_reduce_on_device, all_reduce_sum, raise_on_all
 
 SYNSET = re.compile(r"n\d{8}")
 IMAGENET_CLASSES = 1000
+MAX_ROWS = 20  # classes; with more the table has only the row of all images, but its numbers have every class
+MAX_DENSE = 100  # classes; with more the confusion matrix is stored as its nonzero entries
 
 
 @dataclass(frozen=True)
@@ -172,9 +176,7 @@ def _gathered(
             f"{source.name} has {len(source.classes)} classes and the model has {probabilities_NK.shape[1]}; "
             "fine-tune the model on this data first (`vitlab finetune`)"
         )
-    return Accuracy(
-        labels_N[kept_N], probabilities_NK.numpy()[kept_N], np.flatnonzero(kept_N), int(len(kept_N) - kept_N.sum())
-    )
+    return Accuracy(labels_N[kept_N], probabilities_NK.numpy()[kept_N], np.flatnonzero(kept_N), int((~kept_N).sum()))
 
 
 def match_classes(of_source: tuple[str, ...], of_model: tuple[str, ...] | None) -> np.ndarray:
@@ -209,3 +211,45 @@ def _are_imagenet_classes(classes: tuple[str, ...]) -> bool:
 
 def _are_synsets(classes: tuple[str, ...]) -> bool:
     return all(SYNSET.fullmatch(name) for name in classes)
+
+
+def accuracy_table(measured: Accuracy, data: str, classes: Sequence[str], dataset: str) -> ResultTable:
+    """Top-1 accuracy on all images, and by class if there are few.
+
+    Args:
+        measured: the predictions.
+        data: the images, as the title names them.
+        classes: names of the model's outputs.
+        dataset: the name by which reports know the data set, see `known_as`.
+    """
+    rows: list[list[Cell]] = [["all", measured.images, percent(measured.top(1))]]
+    counts_KK, by_class = measured.confusion(), measured.per_class()
+    for name, top1, images in zip(classes, by_class, counts_KK.sum(axis=1).tolist(), strict=True):
+        if top1 is not None and len(classes) <= MAX_ROWS:
+            rows.append([name, images, percent(top1)])
+    return ResultTable(
+        title=f"Accuracy on {data}",
+        summary=f"{percent(measured.top(1))} of {measured.images:,} test images are classified correctly.",
+        columns=["class", "images", "top-1 accuracy"],
+        rows=rows,
+        headline=[Headline(f"top-1 accuracy on {data}", f"{100 * measured.top(1):.2f}", "%")],
+        numbers={
+            "dataset": dataset,
+            "images": measured.images,
+            "correct": measured.correct(),
+            "top1": measured.top(1),
+            **({"top5": measured.top(5)} if measured.probabilities_NK.shape[1] > 5 else {}),
+            "cross_entropy": measured.cross_entropy,
+            "classes": list(classes),
+            "per_class": by_class,
+            **_confusion(counts_KK),
+        },
+    )
+
+
+def _confusion(counts_KK: np.ndarray) -> dict[str, Any]:
+    """The confusion matrix, true by predicted class; of many classes its nonzero [true, predicted, count]."""
+    if len(counts_KK) <= MAX_DENSE:
+        return {"confusion": counts_KK.tolist()}
+    true, predicted = np.nonzero(counts_KK)
+    return {"confusion_pairs": np.stack((true, predicted, counts_KK[true, predicted]), axis=1).tolist()}

@@ -8,7 +8,7 @@ serves all penalties. Y has a single 1 per row, so products with it are sums ove
 Legend: N = images, D = width of the features, E = D + 1, R = min(N, E), K = classes.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import TypeVar
@@ -80,21 +80,15 @@ class Factorised:
         coordinates_NR = _standardise(_finite(features, self.basis_ER.dtype), self.mean_D, self.std_D)
         coordinates_NR = coordinates_NR @ self.basis_ER
         truth_N = torch.as_tensor(labels).cpu()
-        return [float((scores_NK.argmax(-1) == truth_N).double().mean()) for scores_NK in
-                self._scores(coordinates_NR, penalties)]  # fmt: skip
-
-    def _scores(self, coordinates_NR: Tensor, penalties: Sequence[float]) -> Iterator[Tensor]:
-        for l2 in penalties:
-            yield (coordinates_NR * self._factors(l2)) @ self.targets_RK
+        scores = ((coordinates_NR * self._factors(l2)) @ self.targets_RK for l2 in penalties)
+        return [float((scores_NK.argmax(-1) == truth_N).double().mean()) for scores_NK in scores]
 
     def _factors(self, l2: float) -> Tensor:
         """1 / (eigenvalue + l2), (R,)."""
         check_penalty(l2)
         factors_R = 1 / (self.values_R + l2)
         if not bool(torch.isfinite(factors_R).all()):
-            raise UserError(
-                f"few-shot: with the penalty l2 {l2:g} these features have no unique solution; give a larger penalty"
-            )
+            raise UserError(f"few-shot: with l2 {l2:g} these features have no unique solution; give a larger penalty")
         return factors_R
 
 

@@ -67,8 +67,7 @@ def sweep(
         image_size: height and width in pixels.
         batches: batch sizes.
         runtime: device and precision.
-        device_bytes: the device's memory. A batch that is predicted to need more is not tried: on the CPU the whole
-            machine would run out of memory.
+        device_bytes: the device's memory; a batch predicted to exceed it is not tried, as the machine would hang.
         repetitions: of every measurement.
         log: called with a line of text after every measurement.
 
@@ -88,7 +87,8 @@ def sweep(
             break
         speeds[batch] = batch / seconds
         log(f"{name} at {image_size} px, batch {batch}: {speeds[batch]:,.1f} images/s")
-    _empty_cache(runtime)
+    if runtime.device.type == "cuda":
+        torch.cuda.empty_cache()
     return Speed(name, image_size, speeds, max(speeds, default=0), refused, predicted)
 
 
@@ -125,9 +125,7 @@ def check_sizes(names: Sequence[str], sizes: Sequence[int]) -> list[tuple[str, i
                 continue
             fitting.append((name, size))
     if not fitting:
-        raise UserError(
-            f"none of the models supports any of the image sizes {', '.join(map(str, sizes))}; choose other sizes"
-        )
+        raise UserError(f"no model supports any of the image sizes {', '.join(map(str, sizes))}; choose other sizes")
     return fitting
 
 
@@ -174,8 +172,3 @@ def _wait(runtime: Runtime) -> None:
         torch.cuda.synchronize(runtime.device)
     elif runtime.device.type == "mps":
         torch.mps.synchronize()
-
-
-def _empty_cache(runtime: Runtime) -> None:
-    if runtime.device.type == "cuda":
-        torch.cuda.empty_cache()

@@ -33,6 +33,12 @@ def wilson_interval(correct: int, images: int) -> tuple[float, float]:
     return (0.0 if correct == 0 else middle - half), (1.0 if correct == images else middle + half)
 
 
+def interval_text(correct: int, images: int) -> str:
+    """Wilson's interval in percent, such as "78.9 to 83.6"."""
+    low, high = wilson_interval(correct, images)
+    return f"{100 * low:.1f} to {100 * high:.1f}"
+
+
 def student_half_width(values: Sequence[float]) -> float:
     """Half the width of the 95 % confidence interval of the mean, by Student's t; 0 for a single value."""
     count = len(values)

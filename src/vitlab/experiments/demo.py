@@ -12,7 +12,7 @@ from vitlab.data import loader
 from vitlab.data.sources import Source
 from vitlab.datasets.catalog import open_source
 from vitlab.evaluation import fewshot
-from vitlab.evaluation.fewshot_table import fewshot_table
+from vitlab.evaluation.fewshot import fewshot_table
 from vitlab.models.build import Model, build
 from vitlab.recipes.library import load_recipe
 from vitlab.recipes.schema import Recipe

@@ -50,7 +50,7 @@ def conduct(study: Study, folder: Path, device: str) -> ResultTable:
     """
     outcomes: list[Outcome] = []
     for row in study.rows:
-        outcomes.append(_conducted(row, folder / _folder_name(row.name), device))
+        outcomes.append(_conducted(row, folder / re.sub(r"[^A-Za-z0-9.+-]+", "-", row.name), device))
         write_table(table(study, outcomes), folder / STUDY)
     return table(study, outcomes)
 
@@ -191,15 +191,11 @@ def changed(study: Study, change: Callable[[Recipe], Recipe], keys: Iterable[str
         for recipe in (*map(row.sweep.trial, row.sweep.learning_rates), *_finals(row.sweep)):
             for key in keys:
                 if value_at(recipe, key) != value_at(row.sweep.recipe, key):
-                    raise UserError(
-                        f"{key}: {study.name} chooses it for each run; use --rates or --seeds, or leave it out"
-                    )
+                    raise UserError(f"{key}: {study.name} chooses it for each run; use --rates or --seeds, or omit it")
     for number, row in enumerate(rows):
         for other, before in zip(rows[:number], study.rows, strict=False):
             if _same(row, other) and not _same(study.rows[number], before):
-                raise UserError(
-                    f"{', '.join(keys)}: {study.name} varies it; {other.name} and {row.name} would be the same"
-                )
+                raise UserError(f"{', '.join(keys)}: {study.name} varies it; {other.name} and {row.name} would match")
     return replace(study, rows=rows)
 
 
@@ -211,7 +207,3 @@ def _finals(sweep: Sweep) -> list[Recipe]:
 def _same(row: StudyRow, other: StudyRow) -> bool:
     plain = {"name": "", "about": ""}
     return row.sweep.recipe.model_copy(update=plain) == other.sweep.recipe.model_copy(update=plain)
-
-
-def _folder_name(row: str) -> str:
-    return re.sub(r"[^A-Za-z0-9.+-]+", "-", row)

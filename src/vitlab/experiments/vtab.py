@@ -37,7 +37,7 @@ FIXED = {
     "data.source": "each task has its own images; give their folder with --data",
     "epochs": "VTAB counts updates; give --steps",
 }
-USED_BY_LINEAR = ("model.image_size",)
+USED_BY_LINEAR = "model.image_size"
 
 
 def source_of(task: VtabTask, data: Path | None) -> str:
@@ -145,12 +145,12 @@ def _tuned(task: VtabTask, source: str, settings: Settings, folder: Path, runtim
     if len(settings.rates) > 1:
         for rate in settings.rates:
             recipe = _recipe(task, source, settings, rate)
-            done, _ = _trained(recipe, folder / f"tune-{rate:g}", ("dev-train", "dev"), runtime)
+            done, *_ = _trained(recipe, folder / f"tune-{rate:g}", ("dev-train", "dev"), runtime)
             trials.append(Trial(rate, done.results[ACCURACY].numbers["top1"]))
             steps += recipe.steps or 0
     chosen = max(trials, key=lambda trial: trial.validation).value if trials else settings.rates[0]
     recipe = _recipe(task, source, settings, chosen)
-    done, (train, test) = _trained(recipe, folder / "final", ("train", "test"), runtime)
+    done, train, test = _trained(recipe, folder / "final", ("train", "test"), runtime)
     numbers = done.results[ACCURACY].numbers
     return TaskResult(
         task.name, numbers["correct"], numbers["images"], chosen, tuple(trials), steps,
@@ -175,22 +175,18 @@ def check_assignments(settings: Settings) -> None:
     for key in keys:
         if key in FIXED:
             raise UserError(f"--set {key}: {FIXED[key]}")
-        if settings.linear and key not in USED_BY_LINEAR:
-            raise UserError(
-                f"{key} has no effect with --linear, which trains nothing; it takes {', '.join(USED_BY_LINEAR)}"
-            )
+        if settings.linear and key != USED_BY_LINEAR:
+            raise UserError(f"{key} has no effect with --linear, which trains nothing; it takes {USED_BY_LINEAR}")
     task = vtab.TASKS[0]
     refuse_without_effect(_recipe(task, source_of(task, None), settings, settings.rates[0]), keys)
 
 
-def _trained(
-    recipe: Recipe, folder: Path, splits: tuple[Split, Split], runtime: Runtime
-) -> tuple[Run, tuple[Source, Source]]:
+def _trained(recipe: Recipe, folder: Path, splits: tuple[Split, Split], runtime: Runtime) -> tuple[Run, Source, Source]:
     """Train on the first split and test on the second; an existing run is continued."""
     train, test = (open_source(recipe.data.source, split, bad=recipe.data.bad_images) for split in splits)
     title = f"{recipe.name} {folder.name}"
     done = run(recipe, folder, data=Splits(train, test), device=str(runtime.device), resume=True, title=title)
-    return done, (train, test)
+    return done, train, test
 
 
 def _linear(task: VtabTask, source: str, settings: Settings, runtime: Runtime) -> TaskResult:
@@ -207,17 +203,8 @@ def _linear(task: VtabTask, source: str, settings: Settings, runtime: Runtime) -
     predicted_N = factorise(*seen["train"], task.classes).at(chosen).predict(seen["test"][0])
     correct = int((predicted_N == seen["test"][1]).sum())
     trials = tuple(Trial(value, validation) for value, validation in zip(PENALTIES, found, strict=True))
-    return TaskResult(
-        task.name,
-        correct,
-        len(predicted_N),
-        chosen,
-        trials,
-        0,
-        0,
-        opened["train"].fingerprint,
-        opened["test"].fingerprint,
-    )
+    fingerprints = opened["train"].fingerprint, opened["test"].fingerprint
+    return TaskResult(task.name, correct, len(predicted_N), chosen, trials, 0, 0, *fingerprints)
 
 
 def chosen_tasks(names: Sequence[str]) -> list[VtabTask]:

@@ -9,7 +9,6 @@ from typing import Any
 
 from vitlab import files
 from vitlab.errors import UserError
-from vitlab.evaluation.uncertainty import wilson_interval
 from vitlab.recipes.vtab import VtabTask
 
 RESULT = "result.json"
@@ -71,11 +70,6 @@ class TaskResult:
     def accuracy(self) -> float:
         """Top-1 on the test set."""
         return self.right / self.images
-
-    @property
-    def interval(self) -> tuple[float, float]:
-        """Its 95 % interval."""
-        return wilson_interval(self.right, self.images)
 
 
 def open_folder(out: Path, settings: Settings) -> None:

@@ -1,12 +1,14 @@
-"""Training curves as inline SVG: small, sharp at any size, coloured by the page's light or dark style."""
+"""Training curves: metrics.jsonl as inline SVG, sharp at any size, coloured by the page's light or dark style."""
 
+import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from markupsafe import Markup
 
-from vitlab.report.metrics import Series, thinned
+from vitlab.errors import UserError
 
 WIDTH, HEIGHT = 440, 250
 LEFT, RIGHT, TOP, BOTTOM = 58, 424, 14, 206
@@ -18,6 +20,78 @@ TITLES = {
     "memory_bytes": "Peak memory (bytes)",
 }
 COLOURS = 4  # the page's style has as many classes line-0, line-1, ...
+NOT_CURVES = frozenset({"step", "epoch", "seconds"})
+MAX_POINTS = 400  # of a curve on a page
+
+
+@dataclass(frozen=True)
+class Series:
+    """One metric over the steps of a run; steps rise, values are finite."""
+
+    name: str
+    steps: tuple[float, ...]
+    values: tuple[float, ...]
+
+    @property
+    def last(self) -> float:
+        """The value at the last step."""
+        return self.values[-1]
+
+
+def series_of(text: str, where: str) -> tuple[Series, ...]:
+    """The curves in the text of a metrics.jsonl, in order of first appearance.
+
+    An incomplete last line, which a crash leaves behind, is skipped; so are values that are not finite.
+
+    Args:
+        text: one JSON object per line, each with a "step".
+        where: names the file in errors.
+
+    Raises:
+        UserError: a line is not an object with a step.
+    """
+    points: dict[str, dict[float, float]] = {}
+    lines = text.split("\n")
+    for number, line in enumerate(lines, start=1):
+        values = _parse(line, f"{where}, line {number}", torn=number == len(lines))
+        for name, value in values.items():
+            if name not in NOT_CURVES and _is_finite(value):
+                points.setdefault(name, {})[float(values["step"])] = float(value)
+    return tuple(Series(name, tuple(sorted(of)), tuple(of[step] for step in sorted(of))) for name, of in points.items())
+
+
+def thinned(series: Series, points: int = MAX_POINTS) -> Series:
+    """The series as means over groups of neighbouring points of equal size, so that at most `points` remain."""
+    group = -(-len(series.steps) // points)
+    if group <= 1:
+        return series
+    starts = range(0, len(series.steps), group)
+    steps = tuple(_mean(series.steps[start : start + group]) for start in starts)
+    return Series(series.name, steps, tuple(_mean(series.values[start : start + group]) for start in starts))
+
+
+def _mean(values: tuple[float, ...]) -> float:
+    return math.fsum(values) / len(values)
+
+
+def _is_finite(value: object) -> bool:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return False
+    return math.isfinite(value) if isinstance(value, float) else abs(value) < 2**63
+
+
+def _parse(line: str, where: str, *, torn: bool) -> Mapping[str, Any]:
+    if not line.strip():
+        return {}
+    try:
+        values = json.loads(line)
+    except (ValueError, RecursionError):  # ValueError: also of numbers with thousands of digits
+        if torn:
+            return {}
+        raise UserError(f"{where} is not valid JSON: the file was changed after the run; correct the line") from None
+    if not isinstance(values, dict) or not _is_finite(values.get("step")):
+        raise UserError(f'{where} is not a JSON object with a "step": correct or remove the line')
+    return values
 
 
 @dataclass(frozen=True)
@@ -94,10 +168,13 @@ def line_chart(title: str, lines: Sequence[Series], *, percent: bool = False) ->
         for number, line in enumerate(lines)
     )
     text = f"{title} over {_count(last)} steps: " + ", ".join(f"{name} {end}" for _, name, end in legend)
-    svg = Markup('<svg viewBox="0 0 {} {}" role="img" aria-label="{}">{}</svg>').format(
-        WIDTH, HEIGHT, text, Markup("").join(marks)
-    )
-    return Chart(title, svg, legend)
+    return Chart(title, svg_of(WIDTH, HEIGHT, text, marks), legend)
+
+
+def svg_of(width: int, height: int, text: str, marks: Sequence[Markup]) -> Markup:
+    """A drawing of these marks, with a text for readers who cannot see it."""
+    drawing = Markup('<svg viewBox="0 0 {} {}" role="img" aria-label="{}">{}</svg>')
+    return drawing.format(width, height, text, Markup("").join(marks))
 
 
 def number_text(value: float, *, percent: bool = False) -> str:

@@ -38,7 +38,7 @@ class Group:
         epochs: passes over the images; None if unknown.
         runs: number of runs.
         accuracies: in percent by data set, one for each run that was tested on it.
-        exaflops: of each run.
+        exaflops: mean over the runs; None if unknown.
     """
 
     name: str
@@ -46,7 +46,7 @@ class Group:
     epochs: float | None
     runs: int
     accuracies: Mapping[str, tuple[float, ...]]
-    exaflops: tuple[float, ...]
+    exaflops: float | None
 
 
 def comparison(runs: Sequence[RunContent]) -> tuple[ResultTable, ...]:
@@ -95,7 +95,7 @@ def accuracies_of(run: RunContent) -> dict[str, float]:
         top1, mean = table.numbers.get("top1"), table.numbers.get("mean")
         if table.title.startswith(TITLE) and isinstance(top1, int | float):
             name = str(table.numbers.get("dataset") or SPLIT_SUFFIX.sub("", table.title.removeprefix(TITLE)))
-            accuracies[CATALOG.get(name.partition("=")[0], _last(name))] = 100 * float(top1)
+            accuracies[CATALOG.get(name.partition("=")[0], last_name(name))] = 100 * float(top1)
         elif VTAB_TITLE.match(table.title) and isinstance(mean, int | float):
             accuracies["VTAB"] = 100 * float(mean)
     return accuracies
@@ -109,7 +109,8 @@ def as_table_2(groups: Sequence[Group]) -> ResultTable:
     for name in names:
         ours = [_mean_and_deviation(group, name) for group in groups]
         rows.append((name, *ours, *(column.accuracies.get(name) for column in TABLE_2)))
-    days = [_days(group.exaflops) for group in groups]
+    used = [group.exaflops for group in groups]
+    days = [None if each is None else f"{cost.tpu_v3_core_days(each, UTILISATION):.3g}" for each in used]
     rows.append((CORE_DAYS, *days, *(column.core_days for column in TABLE_2)))
     return ResultTable(
         "Comparison in the form of the paper's Table 2",
@@ -129,7 +130,8 @@ def as_table_6(groups: Sequence[Group]) -> ResultTable:
     for group in groups:
         cells = (_mean_and_deviation(group, name) for name in names)
         epochs = None if group.epochs is None else f"{group.epochs:.3g}"
-        rows.append((f"{group.name} ({group.model})", epochs, *cells, _mean_text(group.exaflops)))
+        exaflops = None if group.exaflops is None else f"{group.exaflops:.4g}"
+        rows.append((f"{group.name} ({group.model})", epochs, *cells, exaflops))
     for row in TABLE_6:
         paper = {name: f"{value:.2f}" for name, value in zip(TRANSFER, row.accuracies, strict=True)}
         rows.append((f"{MARK}: {row.model}", f"{row.epochs}", *map(paper.get, names), f"{row.exaflops:,}"))
@@ -171,7 +173,7 @@ def flat(recipe: Recipe | None) -> dict[str, str]:
         if isinstance(value, dict):
             pending = [(f"{path}.{key}", inner) for key, inner in value.items()] + pending
         else:
-            found[path] = _last(str(value)) if path in PATH_KEYS else str(value)
+            found[path] = last_name(str(value)) if path in PATH_KEYS else str(value)
     return found
 
 
@@ -179,21 +181,17 @@ def _group(name: str, runs: Sequence[RunContent]) -> Group:
     recipe = runs[0].recipe
     found = [accuracies_of(run) for run in runs]
     names = list(dict.fromkeys(name for one in found for name in one))
-    return Group(
-        name,
-        _model_of(runs[0]),
-        recipe.epochs if recipe else None,
-        len(runs),
-        {name: tuple(one[name] for one in found if name in one) for name in names},
-        tuple(value for run in runs if (value := exaflops_of(run)) is not None),
-    )
+    accuracies = {name: tuple(one[name] for one in found if name in one) for name in names}
+    exaflops = [value for run in runs if (value := exaflops_of(run)) is not None]
+    mean = statistics.fmean(exaflops) if exaflops else None
+    return Group(name, _model_of(runs[0]), recipe.epochs if recipe else None, len(runs), accuracies, mean)
 
 
 def _model_of(run: RunContent) -> str:
     if run.recipe is None:
         tested = [match[1] for table in run.tables if (match := VTAB_TITLE.match(table.title))]
         return tested[0] if tested else run.name
-    return f"from {_last(run.recipe.init_from)}" if run.recipe.init_from else run.recipe.model.name
+    return f"from {last_name(run.recipe.init_from)}" if run.recipe.init_from else run.recipe.model.name
 
 
 def _mean_and_deviation(group: Group, data: str) -> str | None:
@@ -206,14 +204,6 @@ def _mean_and_deviation(group: Group, data: str) -> str | None:
     return f"{statistics.fmean(values):.2f}{deviation}{some}"
 
 
-def _days(exaflops: Sequence[float]) -> str | None:
-    return f"{cost.tpu_v3_core_days(statistics.fmean(exaflops), UTILISATION):.3g}" if exaflops else None
-
-
-def _mean_text(values: Sequence[float]) -> str | None:
-    return f"{statistics.fmean(values):.4g}" if values else None
-
-
-def _last(source: str) -> str:
+def last_name(source: str) -> str:
     """The last folder of a path, which identifies it and reveals nothing about the machine."""
     return source if "://" in source else PurePath(source).name or source

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from markupsafe import Markup
 from pydantic import TypeAdapter, ValidationError
 
-from vitlab.report.charts import Chart
+from vitlab.report.charts import Chart, svg_of
 from vitlab.results import ResultTable
 
 MOST_CLASSES = 20  # more would be too small to read
@@ -36,12 +36,8 @@ def confusion_chart(title: str, classes: Sequence[str], counts: Sequence[Sequenc
     pitch = (SIZE - LEFT - 4) / len(classes)
     marks = [*_axis_labels(), *_class_labels(classes, pitch), *_cells(counts, pitch)]
     errors = _most_frequent_errors(classes, counts)
-    svg = Markup('<svg viewBox="0 0 {} {}" role="img" aria-label="{}">{}</svg>').format(
-        SIZE,
-        SIZE - LEFT + TOP + BOTTOM,
-        f"Confusion matrix of {len(classes)} classes. {errors}",
-        Markup("").join(marks),
-    )
+    text = f"Confusion matrix of {len(classes)} classes. {errors}"
+    svg = svg_of(SIZE, SIZE - LEFT + TOP + BOTTOM, text, marks)
     return Chart(f"{title}: confusion matrix", svg, (), f"{NOTE} {errors}")
 
 

@@ -11,7 +11,7 @@ from pydantic.dataclasses import dataclass as validated
 from vitlab.errors import UserError, unknown_name
 from vitlab.recipes.configs import ModelConfig, ResNetConfig, ViTConfig
 from vitlab.recipes.schema import Recipe, from_stored_toml
-from vitlab.report.metrics import Series, series_of
+from vitlab.report.charts import Series, series_of
 from vitlab.results import STRICT, ResultTable, read_bytes, read_json, read_table, read_text
 
 MAX_PICTURE_BYTES = 16 * 2**20
@@ -143,16 +143,17 @@ def _runs(path: Path) -> list[Path]:
 def _read_run(path: Path) -> RunContent:
     entries = _read_figures(path)
     recipe_text = read_text(path / "recipe.toml") if _is_run(path) else ""
+    metrics, environment = path / "metrics.jsonl", path / "environment.json"
     return RunContent(
         name=path.resolve().name,
         path=path.resolve(),
         tables=_read_tables(path / "results"),
         pictures=tuple(_read_picture(folder, entry) for folder, entry in entries if entry.file),
         skipped=tuple(entry for _, entry in entries if entry.skipped),
-        series=_read_series(path / "metrics.jsonl"),
+        series=series_of(read_text(metrics), str(metrics)) if metrics.exists() else (),
         recipe_text=recipe_text,
         recipe=from_stored_toml(recipe_text, str(path / "recipe.toml")) if _is_run(path) else None,
-        environment=_read_environment(path / "environment.json"),
+        environment=read_json(environment, TypeAdapter(dict[str, Any])) if environment.exists() else {},
         config=_read_config(path / "model" / "config.json"),
     )
 
@@ -185,10 +186,6 @@ def _read_picture(folder: Path, entry: FigureEntry) -> Picture:
     return Picture(entry, f"data:image/png;base64,{encoded}", width, height)
 
 
-def _read_environment(path: Path) -> dict[str, Any]:
-    return read_json(path, TypeAdapter(dict[str, Any])) if path.exists() else {}
-
-
 def _read_config(path: Path) -> ModelConfig | None:
     if not path.exists():
         return None
@@ -201,7 +198,3 @@ def _read_config(path: Path) -> ModelConfig | None:
         return kind(**fields)
     except (UserError, TypeError) as error:
         raise UserError(f"{path}: {error}") from None
-
-
-def _read_series(path: Path) -> tuple[Series, ...]:
-    return series_of(read_text(path), str(path)) if path.exists() else ()

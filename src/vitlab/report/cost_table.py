@@ -44,7 +44,8 @@ def cost_table(run: RunContent) -> ResultTable | None:
         done = cost.FORWARD_AND_BACKWARD * cost.executed_flops(run.config) * speed
         rows.append(("executed FLOPs per second", f"{done:.4g}"))
         rows.append(("training time at this throughput (hours)", f"{seen / speed / 3600:.3g}"))
-    mfu, waited, peak = _median(run, "mfu"), _median(run, "data_wait"), _maximum(run, "memory_bytes")
+    mfu, waited = _median(run, "mfu"), _median(run, "data_wait")
+    peak = max(_values(run, "memory_bytes"), default=0.0)
     if mfu is not None:
         rows.append(("model FLOPs utilisation (MFU, median)", f"{mfu:.1%}"))
     if waited is not None:
@@ -52,9 +53,7 @@ def cost_table(run: RunContent) -> ResultTable | None:
     if peak:
         rows.append(("peak memory (GB)", f"{peak / 1e9:.3g}"))
     rows += _energy(run)
-    return ResultTable(
-        "Training cost", ("", "this run"), tuple(rows), numbers={"exaflops": exaflops, "core_days": core_days}
-    )
+    return ResultTable("Training cost", ("", "this run"), rows, numbers={"exaflops": exaflops, "core_days": core_days})
 
 
 def _energy(run: RunContent) -> list[tuple[str, str]]:
@@ -73,7 +72,3 @@ def _values(run: RunContent, name: str) -> tuple[float, ...]:
 def _median(run: RunContent, name: str) -> float | None:
     values = _values(run, name)
     return statistics.median(values) if values else None
-
-
-def _maximum(run: RunContent, name: str) -> float:
-    return max(_values(run, name), default=0.0)

@@ -54,10 +54,8 @@ def render(page: Page) -> str:
     )
     environment.filters["cell"] = cell
     environment.filters["numeric_columns"] = numeric_columns
-    digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
-    return environment.from_string(template).render(
-        page=page, style=Markup(style), style_hash=Markup(f"sha256-{digest}")
-    )
+    digest = Markup("sha256-" + base64.b64encode(hashlib.sha256(style.encode()).digest()).decode())
+    return environment.from_string(template).render(page=page, style=Markup(style), style_hash=digest)
 
 
 def cell(value: object) -> str:

@@ -115,9 +115,7 @@ def checked_names(model: Model, classes: Sequence[str] | None, count: int) -> Se
     """
     names = classes if classes is not None else class_names(model)
     if len(names) != count:
-        raise UserError(
-            f"predictions: {len(names)} class names for a model of {count} classes; give one for each class"
-        )
+        raise UserError(f"predictions: {len(names)} class names for a model of {count} classes; give one per class")
     return names
 
 
@@ -187,9 +185,7 @@ def draw_best_and_worst(
 
 
 def _rows_figure(
-    images_BHWC: NDArray[np.uint8],
-    texts: Sequence[tuple[str, str]],
-    rows: Sequence[tuple[str, NDArray[np.intp]]],
+    images_BHWC: NDArray[np.uint8], texts: Sequence[tuple[str, str]], rows: Sequence[tuple[str, NDArray[np.intp]]]
 ) -> Figure:
     """Titled rows of images, each with two lines of text below it."""
     tile = (WIDTH - 2 * MARGIN - (COLUMNS - 1) * COLUMN_GAP) / COLUMNS

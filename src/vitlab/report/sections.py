@@ -4,17 +4,16 @@ import dataclasses
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import PurePath
 from typing import Any
 
-from vitlab.recipes.schema import Recipe
-from vitlab.report.charts import Chart, charts_of, is_accuracy, sentence_case
-from vitlab.report.comparison import comparison
+from vitlab.report.charts import Chart, Series, charts_of, is_accuracy, sentence_case
+from vitlab.report.comparison import comparison, last_name
 from vitlab.report.confusion import confusion_charts
 from vitlab.report.content import FigureEntry, Folder, Picture, RunContent
 from vitlab.report.cost_table import cost_table
-from vitlab.report.metrics import Series
 from vitlab.results import Headline, ResultTable
+
+OPTIMIZERS = {"adamw": "AdamW", "sgd": "SGD"}
 
 
 @dataclass(frozen=True)
@@ -56,7 +55,10 @@ def page_of(folders: Sequence[Folder]) -> Page:
         folder = folders[0]
         return _journey_page(folder) if folder.runs or folder.journey else _run_page(folder.own)
     every = [run for folder in folders for run in (folder.own, *folder.runs)]
-    sections = [_comparison(every), *(section for folder in folders for section in _chapter(folder))]
+    sections = [
+        Section("Comparison", tables=comparison(every)),
+        *(section for folder in folders for section in _chapter(folder)),
+    ]
     return Page(f"Comparison of {len(folders)} results", "", (), _anchored(sections))
 
 
@@ -67,14 +69,15 @@ def _run_page(run: RunContent) -> Page:
         Section("Figures", pictures=run.pictures, skipped=run.skipped),
         Section("How to reproduce it", facts=_facts(run), recipe=run.recipe_text, environment=run.environment),
     ]
-    return Page(_title(run), _lead(run), _headline(run), _anchored(sections))
+    title = sentence_case(run.recipe.name if run.recipe else run.name)
+    return Page(title, _lead(run), _headline(run), _anchored(sections))
 
 
 def _journey_page(folder: Folder) -> Page:
     own, journey = folder.own, folder.journey
     headline = _headline(own)
     sections = [
-        *([] if journey else [_comparison(folder.runs)]),
+        *([] if journey else [Section("Comparison", tables=comparison(folder.runs))]),
         Section("Results", tables=own.tables, charts=confusion_charts(own.tables)),
         *(
             _run_section(run, sentence_case(run.name), headline=_headline(run) if headline else ())
@@ -122,10 +125,6 @@ def _run_section(run: RunContent, title: str, *, headline: tuple[Headline, ...])
     )
 
 
-def _comparison(runs: Sequence[RunContent]) -> Section:
-    return Section("Comparison", tables=comparison(runs))
-
-
 def _costs(run: RunContent) -> tuple[ResultTable, ...]:
     table = cost_table(run)
     return () if table is None else (table,)
@@ -135,10 +134,6 @@ def _anchored(sections: Sequence[Section]) -> tuple[Section, ...]:
     """The sections that are not empty, with anchors for links."""
     shown = [section for section in sections if not section.is_empty]
     return tuple(dataclasses.replace(section, anchor=f"section-{n}") for n, section in enumerate(shown, start=1))
-
-
-def _title(run: RunContent) -> str:
-    return sentence_case(run.recipe.name if run.recipe else run.name)
 
 
 def _lead(run: RunContent) -> str:
@@ -152,21 +147,12 @@ def _facts(run: RunContent) -> tuple[str, ...]:
         return ()
     length = f"{recipe.steps:,} steps" if recipe.steps is not None else f"{recipe.epochs:g} epochs"
     return (
-        f"from {_last_name(recipe.init_from)}" if recipe.init_from else recipe.model.name,
+        f"from {last_name(recipe.init_from)}" if recipe.init_from else recipe.model.name,
         *((recipe.data.source,) if recipe.data.source else ()),
         f"{length} with batch size {recipe.batch_size:,}" if recipe.steps is not None else length,
-        f"{_optimizer(recipe)}, learning rate {recipe.optimizer.learning_rate:g}",
+        f"{OPTIMIZERS[recipe.optimizer.kind]}, learning rate {recipe.optimizer.learning_rate:g}",
         f"seed {recipe.seed}",
     )
-
-
-def _last_name(source: str) -> str:
-    """The last folder of a path, which identifies it and reveals nothing about the machine."""
-    return source if "://" in source else PurePath(source).name
-
-
-def _optimizer(recipe: Recipe) -> str:
-    return {"adamw": "AdamW", "sgd": "SGD"}[recipe.optimizer.kind]
 
 
 def _headline(run: RunContent) -> tuple[Headline, ...]:

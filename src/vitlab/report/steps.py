@@ -63,14 +63,11 @@ def _steps_figure(image_HWC: NDArray[np.uint8], patches_rchwC: NDArray[np.uint8]
     text = f"the first {len(sequence)} of {rows * columns} patches in sequence, like the words of a sentence"
     write(figure, text, MARGIN, sequence_bottom - 0.2, fontsize=FONT - 2, color=QUIET)
     for number, step in enumerate(steps, start=1):
-        _add_step(step, figure, sequence_bottom - TEXT_HEIGHT - STEP_HEIGHT * number + 0.12)
+        bottom = sequence_bottom - TEXT_HEIGHT - STEP_HEIGHT * number + 0.12
+        write(figure, step.name, MARGIN, bottom, fontsize=FONT - 1)
+        write(figure, _shape(step), WIDTH - MARGIN, bottom, fontsize=FONT - 1, ha="right")
+        write(figure, one_line(step.meaning, 84), MARGIN, bottom - 0.15, fontsize=FONT - 3, color=QUIET)
     return figure
-
-
-def _add_step(step: Step, figure: Figure, bottom: float) -> None:
-    write(figure, step.name, MARGIN, bottom, fontsize=FONT - 1)
-    write(figure, _shape(step), WIDTH - MARGIN, bottom, fontsize=FONT - 1, ha="right")
-    write(figure, one_line(step.meaning, 84), MARGIN, bottom - 0.15, fontsize=FONT - 3, color=QUIET)
 
 
 def _shape(step: Step) -> str:

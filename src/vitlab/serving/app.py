@@ -29,13 +29,7 @@ from vitlab.serving.uploads import decode_upload, image_bytes
 LARGE_IMAGE = 4 * 2**20  # bytes, decoded
 Result = TypeVar("Result")
 
-PAGES = {
-    "/": "index.html",
-    "/page.css": "page.css",
-    "/page.js": "page.js",
-    "/heat.js": "heat.js",
-    "/icon.svg": "icon.svg",
-}
+PAGES = {"/": "index.html"} | {f"/{file}": file for file in ("page.css", "page.js", "heat.js", "icon.svg")}
 TYPES = {"html": "text/html", "css": "text/css", "js": "text/javascript", "svg": "image/svg+xml"}
 BINARY = {"type": "string", "format": "binary"}
 FORM = {"type": "object", "required": ["image"], "properties": {"image": BINARY}}
@@ -235,7 +229,8 @@ def _add_inspection(app: FastAPI, context: RouteContext) -> None:
 
 
 def _maps(maps: Maps) -> Response:
-    return Response(maps.data(), media_type="application/octet-stream", headers={"X-Shape": maps.shape()})
+    data, shape = maps.astype("<f2").tobytes(), ",".join(map(str, maps.shape))
+    return Response(data, media_type="application/octet-stream", headers={"X-Shape": shape})
 
 
 def _add_pages(app: FastAPI) -> None:

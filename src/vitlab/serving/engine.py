@@ -23,15 +23,6 @@ Engine = Callable[[RGB], NDArray[np.float32]]  # prepared images_BHWC -> probabi
 EngineName = Literal["pytorch", "onnx"]
 
 
-def make_engine(name: EngineName, model: Model, runtime: Runtime) -> Engine:
-    """The engine of that name for a model with classes.
-
-    Raises:
-        UserError: the engine's library is not installed, or the model cannot be exported to its format.
-    """
-    return onnx_engine(model) if name == "onnx" else torch_engine(model, runtime)
-
-
 def torch_engine(model: Model, runtime: Runtime) -> Engine:
     """The model in PyTorch; it is moved to the device and set to evaluation mode."""
     model.eval().to(runtime.device)
@@ -49,7 +40,7 @@ def onnx_engine(model: Model) -> Engine:
     """The model as an ONNX graph on the CPU.
 
     Raises:
-        UserError: its libraries are not installed, or the model is too large for one file.
+        UserError: its libraries are not installed, or the model cannot be exported to one file.
     """
     try:
         import onnxruntime

@@ -25,6 +25,8 @@ from vitlab.recipes.configs import ViTConfig
 from vitlab.runtime import Runtime
 from vitlab.serving.limits import Limits, Refused
 
+Maps = NDArray[np.float16]  # what the page computes with, to be sent as it is
+
 
 class ModelFacts(BaseModel):
     """The model that is served.
@@ -65,21 +67,6 @@ class ImageView(BaseModel):
     picture: str
     rollout: list[list[float]]
     rollout_without_residual: list[list[float]]
-
-
-@dataclass(frozen=True, eq=False)
-class Maps:
-    """An array for the page, sent as little-endian 16-bit floats."""
-
-    values: NDArray[np.float16]
-
-    def data(self) -> bytes:
-        """The bytes in C order."""
-        return self.values.astype("<f2").tobytes()
-
-    def shape(self) -> str:
-        """The shape as text, such as "12,197,197"."""
-        return ",".join(map(str, self.values.shape))
 
 
 @dataclass(frozen=True, eq=False)
@@ -153,7 +140,8 @@ class Inspector:
 
 
 def _half(values: Tensor) -> Maps:
-    return Maps(values.half().cpu().numpy())
+    maps: Maps = values.half().cpu().numpy()
+    return maps
 
 
 def _data_uri(image_HWC: RGB) -> str:

@@ -20,6 +20,7 @@ Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
+Hold = Callable[[int], None]  # counts bytes of a body as held in memory
 
 LOOPBACK = frozenset(["127.0.0.1", "localhost", "::1"])
 INSPECTION_PATHS = frozenset(["/api/look", "/api/attention", "/api/similarity"])
@@ -59,11 +60,11 @@ class GuardMiddleware:
             await self._app(scope, receive, send)
             return
         sender = _with_headers(send)
-        with _HeldBytes(self) as held:
+        with self._held() as hold:
             try:
                 self._check_origin(scope)
                 with self._slot(scope["path"]):
-                    body = await self._body(scope, receive, held)
+                    body = await self._body(scope, receive, hold)
                     await self._app(scope, _replayed(body, receive), sender)
             except Refused as refused:
                 await _refuse(refused, sender)
@@ -97,7 +98,7 @@ class GuardMiddleware:
         finally:
             self._inspections -= inspects
 
-    async def _body(self, scope: Scope, receive: Receive, held: "_HeldBytes") -> bytes:
+    async def _body(self, scope: Scope, receive: Receive, hold: Hold) -> bytes:
         if scope["method"] != "POST":
             return b""
         if not is_image_type("".join(_all(scope, b"content-type")[:1])):
@@ -109,11 +110,11 @@ class GuardMiddleware:
                 if too_large:
                     await self._drain(receive)
                     raise self._too_large()
-                return await self._read(receive, held)
+                return await self._read(receive, hold)
         except TimeoutError:
             raise Refused(408, f"the body did not arrive within {self._limits.body_seconds:g} seconds") from None
 
-    async def _read(self, receive: Receive, held: "_HeldBytes") -> bytes:
+    async def _read(self, receive: Receive, hold: Hold) -> bytes:
         pieces: list[bytes] = []
         size, more = 0, True
         while more:
@@ -123,7 +124,7 @@ class GuardMiddleware:
             piece = message.get("body", b"")
             more = message.get("more_body", False)
             size += len(piece)
-            held.add(len(piece))
+            hold(len(piece))
             if size > self._limits.body_bytes or self._held_bytes > self._limits.bodies_bytes:
                 pieces.clear()
                 if more:
@@ -146,27 +147,20 @@ class GuardMiddleware:
     def _too_large(self) -> Refused:
         return Refused(413, f"the body is larger than the limit of {self._limits.body_bytes:,} bytes")
 
-    def hold(self, count: int) -> None:
-        """Add to the number of bytes of request bodies in memory."""
-        self._held_bytes += count
+    @contextmanager
+    def _held(self) -> Iterator[Hold]:
+        """Adds the bytes of one request body to those of all in memory, and subtracts them when the request ends."""
+        held = 0
 
+        def hold(count: int) -> None:
+            nonlocal held
+            held += count
+            self._held_bytes += count
 
-class _HeldBytes:
-    """The bytes of one request body, subtracted from the total when the request ends."""
-
-    def __init__(self, middleware: GuardMiddleware) -> None:
-        self._middleware = middleware
-        self._count = 0
-
-    def __enter__(self) -> "_HeldBytes":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._middleware.hold(-self._count)
-
-    def add(self, count: int) -> None:
-        self._count += count
-        self._middleware.hold(count)
+        try:
+            yield hold
+        finally:
+            self._held_bytes -= held
 
 
 def _all(scope: Scope, name: bytes) -> list[str]:

@@ -14,13 +14,14 @@ from vitlab.models.build import Model
 from vitlab.runtime import Runtime
 from vitlab.serving.app import make_app
 from vitlab.serving.connections import TimeoutProtocol
-from vitlab.serving.engine import EngineName, make_engine
+from vitlab.serving.engine import EngineName, onnx_engine, torch_engine
 from vitlab.serving.inspector import Inspector
 from vitlab.serving.limits import Limits
 from vitlab.serving.memory import use_one_arena
 from vitlab.serving.middleware import App, GuardMiddleware
 
 BACKLOG = 128
+DEFAULT_LIMITS = Limits()
 
 
 def make_served_app(
@@ -30,7 +31,7 @@ def make_served_app(
     name: str,
     host: str,
     engine: EngineName = "pytorch",
-    limits: Limits | None = None,
+    limits: Limits = DEFAULT_LIMITS,
 ) -> GuardMiddleware:
     """The complete ASGI application: the model, its routes, and the middleware in front of them.
 
@@ -45,8 +46,7 @@ def make_served_app(
     Raises:
         UserError: the engine cannot run the model.
     """
-    limits = limits or Limits()
-    run = make_engine(engine, model, runtime)
+    run = onnx_engine(model) if engine == "onnx" else torch_engine(model, runtime)
     model.eval().to(runtime.device)
     height, width = model.preprocessing.size
     run(np.zeros((1, height, width, 3), np.uint8))  # errors show now, and the first client need not wait

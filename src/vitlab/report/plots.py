@@ -1,18 +1,27 @@
-"""Throughput and largest batch size by image size (paper: Figure 12)."""
+"""Plots for --plot: speed and batch size of `vitlab bench` (paper: Figure 12), compute of `vitlab cost` (Figure 5)."""
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, NullLocator
 
+from vitlab import files
+from vitlab.errors import UserError
 from vitlab.evaluation.speed import Speed
-from vitlab.report.canvas import FONT, INK, add_axes, new_figure, write
+from vitlab.recipes import cost, zoo
+from vitlab.recipes.entries import JFT
+from vitlab.report.canvas import BLUE, FONT, INK, PANEL, QUIET, add_axes, new_figure, png, svg, write
+from vitlab.report.published import TABLE_6, Scaling
 
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#7f7f7a", "#e69f00", "#26262b")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 LINES = ("-", "--", "-.", ":")
 FEWEST_TICKS, MOST_TICKS = 3, 8
+STYLES = {"ViT": ("o", BLUE), "hybrid": ("P", "#d55e00"), "ResNet": ("s", "#7f7f7a")}
+LABELS = {"ViT": "Transformer (ViT)", "hybrid": "Hybrid", "ResNet": "ResNet (BiT)"}
+PANELS = (("Mean of 5 data sets", "average"), ("ImageNet", "imagenet"))
 
 
 def speed_figure(measured: Sequence[Speed], device: str) -> Figure:
@@ -97,3 +106,53 @@ def _explain(axes: Any) -> None:
         labelcolor=INK,
         handlelength=3,
     )
+
+
+def own_exaflops(row: Scaling) -> float:
+    """A row's compute by this package's arithmetic."""
+    return cost.exaflops(zoo.get(row.model), row.epochs, JFT)
+
+
+def figure_5() -> Figure:
+    """Transfer accuracy over pretraining compute, for the 18 models of Table 6."""
+    figure = new_figure(7.65)
+    for number, (title, measure) in enumerate(PANELS):
+        axes = add_axes(figure, 0.65, 4.2 - 3.4 * number, 3.95, 2.75)
+        axes.set_xscale("log")
+        axes.grid(visible=True, color="#dddcd6", linewidth=0.6)
+        axes.set_axisbelow(True)
+        for family, (marker, colour) in STYLES.items():
+            rows = [row for row in TABLE_6 if row.family == family]
+            heights = [row.average if measure == "average" else row.imagenet for row in rows]
+            axes.scatter(
+                [own_exaflops(row) for row in rows], heights, s=42, marker=marker, color=colour,
+                edgecolors=PANEL, linewidths=0.6, label=LABELS[family],
+            )  # fmt: skip
+        axes.set_ylabel("accuracy (%)", fontsize=FONT - 1, color=INK)
+        axes.set_title(title, fontsize=FONT, color=INK, loc="left")
+        if number == 0:
+            axes.legend(loc="lower right", fontsize=FONT - 2, frameon=False, labelcolor=INK)
+        else:
+            axes.set_xlabel("pretraining compute (exaFLOPs)", fontsize=FONT - 1, color=INK)
+    write(figure, "Accuracy after transfer against pretraining compute", 0.2, 7.33, fontsize=FONT + 1)
+    write(figure, "accuracy: the paper's Table 6; compute: vitlab cost", 0.2, 0.08, fontsize=FONT - 3, color=QUIET)
+    return figure
+
+
+def save_figure(figure: Figure, path: Path) -> None:
+    """Write one figure as PNG or SVG, as the file's ending says.
+
+    Raises:
+        UserError: another ending, or a place that cannot be written to.
+    """
+    check_suffix(path)
+    try:
+        files.write_bytes(path, png(figure) if path.suffix == ".png" else svg(figure))
+    except OSError as error:
+        raise UserError(f"cannot write {path}: {error.strerror}; choose another file for --plot") from None
+
+
+def check_suffix(path: Path) -> None:
+    """Refuse a file that `save_figure` cannot write, before hours are spent on what it would show."""
+    if path.suffix not in (".png", ".svg"):
+        raise UserError(f"--plot {path}: write to a file that ends in .png or .svg")
