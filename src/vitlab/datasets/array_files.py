@@ -34,10 +34,7 @@ FILES_10 = {
     "test": ("test_batch.bin",),
 }
 FILES_100 = {"train": ("train.bin",), "test": ("test.bin",)}
-NORB_STEMS = {
-    "train": "smallnorb-5x46789x9x18x6x2x96x96-training",
-    "test": "smallnorb-5x01235x9x18x6x2x96x96-testing",
-}
+NORB_STEMS = {"train": "smallnorb-5x46789x9x18x6x2x96x96-training", "test": "smallnorb-5x01235x9x18x6x2x96x96-testing"}
 NORB_TYPES = {0x1E3D4C54: "<i4", 0x1E3D4C55: "u1"}
 ELEVATION, AZIMUTH = 1, 2  # columns of SmallNORB's info
 

@@ -111,9 +111,7 @@ BIRDS = Layout(
 SUN397 = Layout(("sun397_tfds_tr.txt",), "a/abbey/*.jpg .., sun397_tfds_{tr,va,te}.txt", open_sun397, ("SUN397",))
 SVHN = Layout(("train_32x32.mat", "test_32x32.mat"), "train_32x32.mat, test_32x32.mat", open_svhn)
 RETINOPATHY = Layout(
-    ("trainLabels.csv",),
-    "train/*.jpeg, test/*.jpeg, trainLabels.csv, retinopathy_solution.csv",
-    open_retinopathy,
+    ("trainLabels.csv",), "train/*.jpeg, test/*.jpeg, trainLabels.csv, retinopathy_solution.csv", open_retinopathy
 )
 IMAGENET = Layout(
     ("train/n01440764", "val/n01440764", "ILSVRC/Data/CLS-LOC/train", KAGGLE, SYNSETS),

@@ -127,12 +127,7 @@ def _is_class(feature: Any, arrow: Any) -> bool:
 
 
 def _column(
-    dataset: Any,
-    name: str,
-    wanted: str | None,
-    what: str,
-    usual: tuple[str, ...],
-    fits: Callable[[Any, Any], bool],
+    dataset: Any, name: str, wanted: str | None, what: str, usual: tuple[str, ...], fits: Callable[[Any, Any], bool]
 ) -> str:
     """The column that is meant: as the user says, or by a usual name, or the only one of the right type."""
     columns: list[str] = dataset.column_names

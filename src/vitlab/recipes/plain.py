@@ -30,9 +30,7 @@ def recipe(epochs: int) -> Recipe:
         checkpoint_every=1000,
         log_every=50,
         model=ModelSpec(
-            name="ViT-S/16",
-            image_size=224,
-            options={"head": "gap", "position": "sincos2d", "representation": 384},
+            name="ViT-S/16", image_size=224, options={"head": "gap", "position": "sincos2d", "representation": 384}
         ),
         data=DataConfig(source="imagenet", share=0.99),
         preprocessing=AT_224,

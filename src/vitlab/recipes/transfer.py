@@ -5,14 +5,7 @@ from functools import partial
 from vitlab.recipes import vtab
 from vitlab.recipes.augmentation import Augmentation
 from vitlab.recipes.entries import Entry, Makers
-from vitlab.recipes.schema import (
-    DataConfig,
-    ModelSpec,
-    OptimizerConfig,
-    Recipe,
-    ScaleConfig,
-    ScheduleConfig,
-)
+from vitlab.recipes.schema import DataConfig, ModelSpec, OptimizerConfig, Recipe, ScaleConfig, ScheduleConfig
 
 # Data set, its title, steps, learning rates that the paper tries, the one of them that the recipe has, share of train
 # that the rates are tried on, training images, and top-1 of ViT-B/16 and ViT-L/16 from ImageNet-21k (Table 5).

@@ -157,12 +157,7 @@ def _write_shard(path: Path, group: Sequence[tuple[str, Sample]], classes: tuple
 
 
 def _samples(
-    source: Source,
-    size: int | None,
-    encoding: Encoding,
-    workers: int | None,
-    bad_images: Bad,
-    skipped: list[str],
+    source: Source, size: int | None, encoding: Encoding, workers: int | None, bad_images: Bad, skipped: list[str]
 ) -> Iterator[tuple[str, Sample]]:
     """Every sample with its key, in order; threads work ahead."""
 

@@ -15,12 +15,7 @@ SCORE = "validation_top1"  # of the numbers that hooks return, the one that says
 
 
 def validate(
-    hooks: Sequence[Hook],
-    step: int,
-    replica: Replica,
-    state: TrainingState,
-    request: StopRequest,
-    runtime: Runtime,
+    hooks: Sequence[Hook], step: int, replica: Replica, state: TrainingState, request: StopRequest, runtime: Runtime
 ) -> dict[str, float]:
     """Call the hooks with the weights that are kept, in the first process; returns their numbers there.
 

@@ -15,9 +15,7 @@ from PIL import Image, UnidentifiedImageError
 from vitlab.errors import UserError
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
-SUFFIXES = frozenset(
-    [".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".ppm"],
-)
+SUFFIXES = frozenset([".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".ppm"])
 MAX_PIXELS = 178_956_970  # twice Pillow's threshold for a warning: where Pillow itself refuses
 MAX_SIDE = 2**20  # Pillow resizes with float32 coordinates: beyond 2^24 they skip pixels
 MAX_BYTES = 256 * 2**20
