@@ -40,18 +40,11 @@ class TableSource(NotInShards):
         files_allowed: whether a row without bytes may name a file; only where `datasets` itself wrote the path.
     """
 
-    name: str
-    classes: tuple[str, ...]
-    labels_N: NDArray[np.int64]
-    fingerprint: str
     split: str
     images: tuple[Any, ...]
     starts: NDArray[np.int64]
     files_allowed: bool
     skipped: tuple[str, ...] = ()
-
-    def __len__(self) -> int:
-        return len(self.labels_N)
 
     def key(self, index: int) -> str:
         """The split and the row; see `sources.Source.key`."""
