@@ -90,6 +90,16 @@ def read_json(path: Path) -> Any:
         ) from error
 
 
+def no_split(folder: Path, split: str) -> UserError:
+    """The error for an official split that a data set does not have."""
+    return UserError(f"{folder}: this data set has no {split} split")
+
+
+def numbered(count: int) -> tuple[str, ...]:
+    """The names of classes that have numbers only: 0 to count - 1."""
+    return tuple(map(str, range(count)))
+
+
 def number(text: str, path: Path, row: int) -> int:
     """A whole number >= 0 in a listing.
 
