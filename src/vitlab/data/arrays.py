@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vitlab.data.decoding.ppm import as_rgb
+from vitlab.data.decoding import as_rgb
 from vitlab.data.images import read_file
 from vitlab.data.sources import NotInShards, Sample, Source, check_classes, fingerprint
 from vitlab.errors import UserError

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from vitlab.data.decoding.pillow import refuse
+from vitlab.data.decoding import refuse
 from vitlab.data.images import is_image_name, read_file, walk_images
 from vitlab.data.sources import Bad, NotInShards, Sample, TrainOrTest, check_classes, fingerprint, split_by_name
 from vitlab.errors import UserError

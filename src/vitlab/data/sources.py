@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vitlab.data.block_cache import BlockCache
-from vitlab.data.decoding.ppm import write_ppm
+from vitlab.data.decoding import write_ppm
 from vitlab.errors import UserError
 
 TrainOrTest = Literal["train", "test"]

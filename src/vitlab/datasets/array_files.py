@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vitlab.data.arrays import ArraySource, array_source
-from vitlab.data.decoding.pillow import describe_error
+from vitlab.data.decoding import describe_error
 from vitlab.data.sources import Bad, TrainOrTest
 from vitlab.datasets.annotation_files import no_split, numbered, read_mat, read_text
 from vitlab.errors import UserError

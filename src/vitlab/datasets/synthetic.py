@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vitlab.data.arrays import ArraySource, array_source
-from vitlab.data.decoding.pillow import describe_error
+from vitlab.data.decoding import describe_error
 from vitlab.data.folders import FolderSource, LabelledFile, files_source
 from vitlab.data.sources import Bad
 from vitlab.datasets.annotation_files import inside, no_split, number, numbered, read_json, read_rows, read_text

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vitlab.data.decoding.pillow import MAX_BYTES, refuse
+from vitlab.data.decoding import MAX_BYTES, refuse
 from vitlab.data.images import read_file
 from vitlab.data.sources import NotInShards, Sample, check_classes, fingerprint
 from vitlab.errors import UserError

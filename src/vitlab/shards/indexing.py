@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from vitlab.data.block_cache import Reader
-from vitlab.data.decoding.pillow import MAX_BYTES, SUFFIXES
+from vitlab.data.decoding import MAX_BYTES, SUFFIXES
 from vitlab.errors import UserError
 from vitlab.files import write_text
 from vitlab.shards.remote import RemoteFile, read_if_there

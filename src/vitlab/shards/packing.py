@@ -15,8 +15,7 @@ from PIL import Image
 
 from vitlab.data.assembly import default_workers
 from vitlab.data.block_cache import Reader
-from vitlab.data.decoding.pillow import refuse
-from vitlab.data.decoding.ppm import write_ppm
+from vitlab.data.decoding import refuse, write_ppm
 from vitlab.data.images import RGB, decode
 from vitlab.data.sources import Bad, Sample, Source, TrainOrTest
 from vitlab.errors import UserError

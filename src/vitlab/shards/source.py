@@ -12,7 +12,7 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass as checked_dataclass
 
 from vitlab.data.block_cache import BlockCache
-from vitlab.data.decoding.pillow import MAX_BYTES, refuse
+from vitlab.data.decoding import MAX_BYTES, refuse
 from vitlab.data.sources import LabelledSource, Sample, TrainOrTest, check_classes, fingerprint, split_by_name
 from vitlab.errors import UserError
 from vitlab.shards.remote import RemoteFile

@@ -7,7 +7,7 @@ from vitlab.recipes.schema import EarlyStoppingConfig
 from vitlab.runtime import Runtime, all_reduce_sum, raise_on_all
 from vitlab.training import parallel
 from vitlab.training.parallel import Replica
-from vitlab.training.signals import Cancelled, StopRequest
+from vitlab.training.rank_sync import Cancelled, StopRequest
 from vitlab.training.state import Progress, TrainingState
 
 Hook = Callable[[int, Model], dict[str, float]]

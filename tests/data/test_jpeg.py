@@ -6,12 +6,12 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from data.pictures import encode
-from vitlab.data.decoding import jpeg
-from vitlab.data.decoding.jpeg import decode_quickly, largest_shrink
+from vitlab.data import decoding
+from vitlab.data.decoding import decode_quickly, largest_shrink
 from vitlab.data.images import decode, open_picture
 from vitlab.errors import UserError
 
-with_simplejpeg = pytest.mark.skipif(not jpeg.HAS_SIMPLEJPEG, reason="simplejpeg is not installed")
+with_simplejpeg = pytest.mark.skipif(not decoding.HAS_SIMPLEJPEG, reason="simplejpeg is not installed")
 
 
 def slowly(data, shrink, monkeypatch):
