@@ -15,7 +15,7 @@ with_simplejpeg = pytest.mark.skipif(not decoding.HAS_SIMPLEJPEG, reason="simple
 
 
 def slowly(data, shrink, monkeypatch):
-    monkeypatch.setattr(jpeg, "HAS_SIMPLEJPEG", False)
+    monkeypatch.setattr(decoding, "HAS_SIMPLEJPEG", False)
     return open_picture(data, "x").pixels(shrink)
 
 
@@ -94,5 +94,5 @@ def test_what_simplejpeg_refuses_pillow_decides(small_photo, data):
 
     expected = outcome()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(jpeg, "HAS_SIMPLEJPEG", False)
+        patch.setattr(decoding, "HAS_SIMPLEJPEG", False)
         assert outcome() == expected

@@ -84,16 +84,9 @@ def default_workers() -> int:
 
 
 def assemble(
-    wanted: Iterator[BatchIndices],
-    make: Make,
-    labels_N: NDArray[np.int64],
-    size: tuple[int, int],
-    *,
-    workers: int | None = None,
-    bad_images: Bad = "refuse",
-    pin_memory: bool = False,
-    make_all: MakeAll | None = None,
-) -> Generator[Batch]:
+    wanted: Iterator[BatchIndices], make: Make, labels_N: NDArray[np.int64], size: tuple[int, int], *,
+    workers: int | None = None, bad_images: Bad = "refuse", pin_memory: bool = False, make_all: MakeAll | None = None,
+) -> Generator[Batch]:  # fmt: skip
     """One batch for each that is wanted, in order; up to two more are being made meanwhile.
 
     Args:

@@ -39,12 +39,9 @@ def build(config: ModelConfig) -> Model:
 
 
 def create_model(
-    model: str | ModelConfig,
-    *,
-    num_classes: int | None = None,
-    image_size: int | tuple[int, int] | None = None,
-    **options: object,
-) -> Model:
+    model: str | ModelConfig, *,
+    num_classes: int | None = None, image_size: int | tuple[int, int] | None = None, **options: object,
+) -> Model:  # fmt: skip
     """A new model, initialised as in the paper from torch's global random numbers: seed them for the same weights.
 
     Args:

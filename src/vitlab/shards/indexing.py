@@ -186,15 +186,9 @@ def _leave_out(error: UserError, skipped: list[str] | None) -> None:
 
 
 def _take(
-    member: Member,
-    read: Reader,
-    shard: str,
-    classes: tuple[str, ...] | None,
-    images: dict[str, Member],
-    labels: dict[str, int],
-    unusable: set[str],
-    skipped: list[str] | None,
-) -> None:
+    member: Member, read: Reader, shard: str, classes: tuple[str, ...] | None, images: dict[str, Member],
+    labels: dict[str, int], unusable: set[str], skipped: list[str] | None,
+) -> None:  # fmt: skip
     """Notes one member as a sample's image, unusable image, or label, or passes it over."""
     folder, slash, base = member.name.rpartition("/")
     stem, _, suffix = base.partition(".")

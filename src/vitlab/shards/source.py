@@ -149,13 +149,9 @@ class ShardSource(LabelledSource):
 
 
 def shard_source(
-    shards: Sequence[Shard],
-    name: str,
-    *,
-    classes: tuple[str, ...] | None = None,
-    split: TrainOrTest | None = None,
-    skipped: Sequence[str] = (),
-) -> ShardSource:
+    shards: Sequence[Shard], name: str, *,
+    classes: tuple[str, ...] | None = None, split: TrainOrTest | None = None, skipped: Sequence[str] = (),
+) -> ShardSource:  # fmt: skip
     """One source from shards.
 
     Args:

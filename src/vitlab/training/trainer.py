@@ -54,16 +54,9 @@ class Trainer:
     """
 
     def __init__(
-        self,
-        recipe: Recipe,
-        model: Model,
-        source: Source,
-        run: RunDirectory,
-        *,
-        runtime: Runtime,
-        progress: Progress,
-        hooks: Sequence[Hook] = (),
-    ) -> None:
+        self, recipe: Recipe, model: Model, source: Source, run: RunDirectory, *,
+        runtime: Runtime, progress: Progress, hooks: Sequence[Hook] = (),
+    ) -> None:  # fmt: skip
         self._recipe, self._model, self._source, self._run = recipe, model, source, run
         self._runtime = runtime = replace(runtime, compute=runtime.compute_of(recipe.scale.precision))
         self._progress, self._hooks = progress, hooks
