@@ -146,8 +146,7 @@ def _open_dsprites(folder: Path, split: str, attribute: int) -> ArraySource:
     if latents_N6.shape != (len(bits_NV), 6) or bits_NV.shape[1] != 64 * 64 // 8:
         raise UserError(f"{path}: its images and latents do not match; download the data set again")
     values = DSPRITES_SIZES[attribute]
-    labels_N = latents_N6[:, attribute] * 16 // values
-    assert int(labels_N[0]) == grouped(int(latents_N6[0, attribute]), values, 16)
+    labels_N = grouped(latents_N6[:, attribute], values, 16)
 
     def pixels(index: int) -> NDArray[np.uint8]:
         return np.unpackbits(bits_NV[index]).reshape(64, 64) * np.uint8(255)
@@ -203,9 +202,9 @@ def kitti_distance(objects: Sequence[tuple[str, float]]) -> int:
     return bin_of(min([z for kind, z in objects if kind in VEHICLES] + [NO_VEHICLE]), KITTI_DISTANCES)
 
 
-def grouped(label: int, values: int, classes: int) -> int:
+def grouped(labels_N: NDArray[np.int64], values: int, classes: int) -> NDArray[np.int64]:
     """Neighbouring values of an attribute as one class: floor(label / (values / classes)).
 
     dSpr-Loc groups 32 positions, dSpr-Ori 40 orientations, each into 16 classes.
     """
-    return label * classes // values
+    return labels_N * classes // values

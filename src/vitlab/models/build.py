@@ -8,25 +8,10 @@ import hashlib
 import torch
 from torch import Tensor, nn
 
-from vitlab.models.positions import resize_position_tensors, resize_positions
 from vitlab.models.resnet import ResNet
 from vitlab.models.vit import VisionTransformer
 from vitlab.recipes.configs import ModelConfig, ViTConfig
 from vitlab.recipes.zoo import configure
-
-__all__ = [
-    "HEAD_MODULES",
-    "Model",
-    "build",
-    "class_names",
-    "classifier",
-    "create_model",
-    "model_digest",
-    "probabilities",
-    "replace_head",
-    "resize_position_tensors",
-    "resize_positions",
-]
 
 Model = VisionTransformer | ResNet
 # How the names of a head's arrays begin; fine-tuning replaces them, the representation layer too (paper: section 3.2).

@@ -6,33 +6,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from vitlab.errors import UserError, unknown_name
-from vitlab.recipes.configs import (
-    Gelu,
-    Head,
-    ModelConfig,
-    Position,
-    PositionAt,
-    ResNetConfig,
-    ResNetStem,
-    ViTConfig,
-    height_and_width,
-)
+from vitlab.recipes.configs import ModelConfig, ResNetConfig, ResNetStem, ViTConfig
 
-__all__ = [
-    "Gelu",
-    "Head",
-    "ModelConfig",
-    "Position",
-    "PositionAt",
-    "ResNetConfig",
-    "ResNetStem",
-    "ViTConfig",
-    "configure",
-    "get",
-    "height_and_width",
-    "is_known",
-    "names",
-]
+__all__ = ["ResNetConfig", "ResNetStem", "ViTConfig", "configure", "get", "is_known", "names"]
 
 # layers, hidden, mlp, heads. Ti and S are AugReg's, g and G those of the 2022 scaling paper (here with the
 # class token of this paper instead of attention pooling).
