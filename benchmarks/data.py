@@ -25,8 +25,7 @@ import sklearn.datasets
 import torch
 from PIL import Image
 
-from vitlab.data import loader
-from vitlab.data.decoding import jpeg
+from vitlab.data import decoding, loader
 from vitlab.datasets.catalog import open_source
 from vitlab.recipes.augmentation import Augmentation
 from vitlab.recipes.preprocessing import Preprocessing
@@ -137,11 +136,11 @@ def without_simplejpeg(one_pass: Pass) -> Pass:
     """The same pass as on a machine that lacks the extra `fast`."""
 
     def plain() -> Iterator[object]:
-        had, jpeg.HAS_SIMPLEJPEG = jpeg.HAS_SIMPLEJPEG, False
+        had, decoding.HAS_SIMPLEJPEG = decoding.HAS_SIMPLEJPEG, False
         try:
             yield from one_pass()
         finally:
-            jpeg.HAS_SIMPLEJPEG = had
+            decoding.HAS_SIMPLEJPEG = had
 
     return plain
 

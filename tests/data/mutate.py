@@ -17,7 +17,7 @@ import numpy as np
 import sklearn.datasets
 from PIL import Image
 
-from vitlab.data.decoding.pillow import MAX_PIXELS
+from vitlab.data.decoding import MAX_PIXELS
 from vitlab.data.images import decode
 from vitlab.errors import UserError
 from vitlab.shards.opening import open_shards

@@ -14,8 +14,7 @@ from hypothesis import strategies as st
 from PIL import Image, ImageCms, PngImagePlugin
 
 from data.pictures import encode
-from vitlab.data import images
-from vitlab.data.decoding import pillow
+from vitlab.data import decoding, images
 from vitlab.data.images import decode, image_files, read_image
 from vitlab.data.resize import prepare
 from vitlab.errors import UserError
@@ -279,11 +278,11 @@ def test_between_pillows_warning_and_its_refusal_nothing_is_said(monkeypatch):
 def test_webp_sizes_are_read_from_all_its_headers(kind):
     mode = "RGBA" if kind == "alpha" else "RGB"
     data = encode(Image.new(mode, (301, 77)), "WEBP", lossless=kind == "lossless")
-    assert pillow._webp_size(data) == (301, 77)
+    assert decoding._webp_size(data) == (301, 77)
 
 
 def test_too_many_bytes_are_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr("vitlab.data.decoding.pillow.MAX_BYTES", 100)
+    monkeypatch.setattr("vitlab.data.decoding.MAX_BYTES", 100)
     monkeypatch.setattr("vitlab.data.images.MAX_BYTES", 100)
     (tmp_path / "x.png").write_bytes(bytes(101))
     for refused in (lambda: decode(bytes(101), "x.png"), lambda: read_image(tmp_path / "x.png")):

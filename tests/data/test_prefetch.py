@@ -4,8 +4,8 @@ import threading
 
 import torch
 
+from vitlab.data.assembly import prefetched
 from vitlab.data.loader import training_batches
-from vitlab.data.prefetch import prefetched
 from vitlab.datasets.catalog import open_source
 from vitlab.recipes.augmentation import Augmentation
 from vitlab.recipes.preprocessing import Preprocessing

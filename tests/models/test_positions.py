@@ -11,9 +11,9 @@ import torch
 from scipy.ndimage import zoom
 
 from vitlab.models import ResNetConfig, ViTConfig, create_model, positions
-from vitlab.models.build import build, resize_position_tensors
+from vitlab.models.build import build
 from vitlab.models.layers import Attention
-from vitlab.models.positions import RelativePositions, resize_positions, sincos_2d
+from vitlab.models.positions import RelativePositions, resize_position_tensors, resize_positions, sincos_2d
 from vitlab.recipes.configs import Position
 
 GOLDEN = json.loads((Path(__file__).parents[1] / "golden" / "position_interpolation.json").read_text())

@@ -20,7 +20,7 @@ def test_every_recipe_survives_toml(name):
 
 @pytest.mark.parametrize("name", library.names())
 def test_every_recipe_says_its_command_and_what_to_expect(name):
-    text = library.description(name)
+    text = library.entry(name).description()
     assert "Command: `vitlab" in text
     assert "not measured" in text or "benchmarks/results" in text
 

@@ -8,7 +8,7 @@ import zlib
 import pytest
 
 from serving.servers import ask, encoded, form, noise, predict, serving
-from vitlab.data.decoding.pillow import MAX_PIXELS
+from vitlab.data.decoding import MAX_PIXELS
 from vitlab.serving.limits import Limits
 from vitlab.serving.middleware import GuardMiddleware, _name_of
 

@@ -10,7 +10,7 @@ from vitlab.errors import UserError
 from vitlab.recipes.schema import OptimizerConfig
 from vitlab.runtime import choose
 from vitlab.training import checkpoint
-from vitlab.training.checkpoint_writer import CheckpointWriter
+from vitlab.training.checkpoint import CheckpointWriter
 from vitlab.training.optimizers import PolyakAverage, build_optimizer
 from vitlab.training.state import TrainingState
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vitlab.data.decoding.ppm import as_rgb
+from vitlab.data.decoding import as_rgb
 from vitlab.data.images import read_file
 from vitlab.data.sources import NotInShards, Sample, Source, check_classes, fingerprint
 from vitlab.errors import UserError
@@ -20,16 +20,9 @@ Pixels = Callable[[int], NDArray[np.uint8]]  # index -> (height, width) or (heig
 class ArraySource(NotInShards):
     """Images from arrays in memory or in mapped files; see `sources.Source`. Keys are `prefix` and the number."""
 
-    name: str
-    classes: tuple[str, ...]
-    labels_N: NDArray[np.int64]
-    fingerprint: str
     prefix: str
     pixels: Pixels
     skipped: tuple[str, ...] = ()
-
-    def __len__(self) -> int:
-        return len(self.labels_N)
 
     def key(self, index: int) -> str:
         """The image's number behind the prefix; see `sources.Source.key`."""
@@ -44,15 +37,8 @@ class ArraySource(NotInShards):
 class PathsSource(NotInShards):
     """Image files at any paths; see `sources.Source`."""
 
-    name: str
-    classes: tuple[str, ...]
-    labels_N: NDArray[np.int64]
-    fingerprint: str
     paths: tuple[Path, ...]
     skipped: tuple[str, ...] = ()
-
-    def __len__(self) -> int:
-        return len(self.paths)
 
     def key(self, index: int) -> str:
         """The path."""

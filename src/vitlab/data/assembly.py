@@ -1,10 +1,14 @@
-"""Fills batches with images by threads; the contents of a batch do not depend on which thread makes which row."""
+"""Fills batches with images by threads, and moves them to the device while it works on the previous one.
+
+What a batch holds is fixed before; which thread makes a row has no effect.
+"""
 
 import os
 import sys
 from collections import deque
 from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass, replace
 from time import perf_counter
 
@@ -80,16 +84,9 @@ def default_workers() -> int:
 
 
 def assemble(
-    wanted: Iterator[BatchIndices],
-    make: Make,
-    labels_N: NDArray[np.int64],
-    size: tuple[int, int],
-    *,
-    workers: int | None = None,
-    bad_images: Bad = "refuse",
-    pin_memory: bool = False,
-    make_all: MakeAll | None = None,
-) -> Generator[Batch]:
+    wanted: Iterator[BatchIndices], make: Make, labels_N: NDArray[np.int64], size: tuple[int, int], *,
+    workers: int | None = None, bad_images: Bad = "refuse", pin_memory: bool = False, make_all: MakeAll | None = None,
+) -> Generator[Batch]:  # fmt: skip
     """One batch for each that is wanted, in order; up to two more are being made meanwhile.
 
     Args:
@@ -199,4 +196,48 @@ def _without(batch: Batch, bad: dict[int, str]) -> Batch:
         epochs_B=batch.epochs_B[kept_B],
         positions_B=batch.positions_B[kept_B],
         skipped=tuple(bad[row] for row in sorted(bad)),
+    )
+
+
+def prefetched(batches: Generator[Batch], device: torch.device) -> Generator[Batch]:
+    """The same batches with images and labels on `device`, on a CUDA device one batch ahead.
+
+    The bytes travel on a stream of their own, so that neither host nor device waits for them; that needs batches in
+    pinned memory (`pin_memory` of `loader.training_batches`). Indices and epochs stay on the host.
+
+    Args:
+        batches: on the host; closed with this generator.
+        device: where the model is.
+    """
+    with closing(batches):
+        if device.type == "cuda":
+            yield from _one_ahead(batches, device)
+        else:
+            for batch in batches:
+                yield _moved(batch, device)
+
+
+def _one_ahead(batches: Generator[Batch], device: torch.device) -> Generator[Batch]:
+    stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+    ahead: Batch | None = None
+    for batch in batches:
+        with torch.cuda.stream(stream):
+            moved = _moved(batch, device)
+        if ahead is not None:
+            yield ahead
+        # The copy was started one step ago; from here on the device's own stream may use it.
+        current = torch.cuda.current_stream(device)
+        current.wait_stream(stream)
+        for tensor in (moved.images_BHWC, moved.labels_B):
+            tensor.record_stream(current)
+        ahead = moved
+    if ahead is not None:
+        yield ahead
+
+
+def _moved(batch: Batch, device: torch.device) -> Batch:
+    return replace(
+        batch,
+        images_BHWC=batch.images_BHWC.to(device, non_blocking=True),
+        labels_B=batch.labels_B.to(device, non_blocking=True),
     )

@@ -7,9 +7,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
-from vitlab.data.decoding.pillow import refuse
+from vitlab.data.decoding import refuse
 from vitlab.data.images import is_image_name, read_file, walk_images
 from vitlab.data.sources import Bad, NotInShards, Sample, TrainOrTest, check_classes, fingerprint, split_by_name
 from vitlab.errors import UserError
@@ -26,16 +25,9 @@ log = logging.getLogger(__name__)
 class FolderSource(NotInShards):
     """Image files with labels; see `sources.Source`. Keys are the files' paths below `root`."""
 
-    name: str
-    classes: tuple[str, ...]
-    labels_N: NDArray[np.int64]
-    fingerprint: str
     files: tuple[str, ...]
     root: str
     skipped: tuple[str, ...] = ()
-
-    def __len__(self) -> int:
-        return len(self.files)
 
     def key(self, index: int) -> str:
         """The file's path below `root`; see `sources.Source.key`."""

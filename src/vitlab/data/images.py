@@ -12,14 +12,18 @@ from numpy.typing import NDArray
 from PIL import Image
 from PIL.JpegImagePlugin import JpegImageFile
 
-from vitlab.data.decoding import ppm
-from vitlab.data.decoding.jpeg import JPEG_MAGIC, decode_quickly, largest_shrink, quick_size
-from vitlab.data.decoding.pillow import (
+from vitlab.data.decoding import (
+    JPEG_MAGIC,
     MAX_BYTES,
     SUFFIXES,
     check_size,
+    decode_quickly,
     describe_error,
+    is_ppm,
+    largest_shrink,
     open_image,
+    quick_size,
+    read_ppm,
     refuse,
     refusing,
     turn_of,
@@ -114,8 +118,8 @@ def open_picture(data: bytes | RGB, name: str) -> Picture:
     if not isinstance(data, bytes):
         check_size(data.shape[1], data.shape[0], name)
         return as_picture(data)
-    if data.startswith(ppm.MAGIC):
-        return as_picture(ppm.read_ppm(data, name))
+    if is_ppm(data):
+        return as_picture(read_ppm(data, name))
     quick = quick_size(data) if data.startswith(JPEG_MAGIC) else None
     if quick is not None:
         check_size(quick[1], quick[0], name)

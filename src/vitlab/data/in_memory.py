@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from vitlab.data.augmentation.augment import draw_flip, draw_place
-from vitlab.data.decoding import ppm
+from vitlab.data.decoding import is_ppm
 from vitlab.data.images import RGB, Picture, as_picture, open_picture
 from vitlab.data.order import SampleGenerators
 from vitlab.data.resize import prepare
@@ -83,7 +83,7 @@ def _prepared(source: Source, index: int, preprocessing: Preprocessing) -> RGB |
     """An image that is raw, or tiny, at the model's size; None where it would take long to make."""
     height, width = preprocessing.size
     sample = source.read(index)
-    is_encoded = isinstance(sample.data, bytes) and not sample.data.startswith(ppm.MAGIC)
+    is_encoded = isinstance(sample.data, bytes) and not is_ppm(sample.data)
     if is_encoded and height * width > TINY:
         return None
     picture = open_picture(sample.data, sample.name)

@@ -136,13 +136,9 @@ def _at_once(source: Source, preprocessing: Preprocessing, augmentation: Augment
 
 
 def evaluation_batches(
-    source: Source,
-    preprocessing: Preprocessing,
-    *,
-    batch_size: int,
-    workers: int | None = None,
-    bad_images: Bad = "refuse",
-) -> Generator[Batch]:
+    source: Source, preprocessing: Preprocessing, *,
+    batch_size: int, workers: int | None = None, bad_images: Bad = "refuse",
+) -> Generator[Batch]:  # fmt: skip
     """Every image once, in the source's order, prepared without variation; the last batch may be smaller.
 
     Args:

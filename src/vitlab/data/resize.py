@@ -9,11 +9,7 @@ from torch.nn import functional
 from vitlab.data.images import RGB
 from vitlab.recipes.preprocessing import Preprocessing
 
-KERNELS = {
-    "bilinear": Image.Resampling.BILINEAR,
-    "bicubic": Image.Resampling.BICUBIC,
-    "area": Image.Resampling.BOX,
-}
+KERNELS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC, "area": Image.Resampling.BOX}
 
 
 def _box(height: int, width: int, preprocessing: Preprocessing) -> tuple[float, float, float, float]:

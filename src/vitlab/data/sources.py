@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vitlab.data.block_cache import BlockCache
-from vitlab.data.decoding.ppm import write_ppm
+from vitlab.data.decoding import write_ppm
 from vitlab.errors import UserError
 
 TrainOrTest = Literal["train", "test"]
@@ -85,8 +85,21 @@ class Source(Protocol):
         ...
 
 
-class NotInShards:
-    """What every source has in common whose samples do not lie in shards."""
+@dataclass(frozen=True, eq=False)
+class LabelledSource:
+    """What every source has in common: its description, and a label for each sample; see `Source`."""
+
+    name: str
+    classes: tuple[str, ...]
+    labels_N: NDArray[np.int64]
+    fingerprint: str
+
+    def __len__(self) -> int:
+        return len(self.labels_N)
+
+
+class NotInShards(LabelledSource):
+    """A source whose samples do not lie in shards."""
 
     @property
     def shards_N(self) -> None:  # noqa: N802
@@ -151,24 +164,17 @@ def check_classes(name: str, classes: Sequence[str]) -> None:
 
 
 @dataclass(frozen=True, eq=False)
-class SelectedSource:
+class SelectedSource(LabelledSource):
     """Chosen samples of other sources; see `Source`.
 
     `places_N2` holds (which of `sources`, index there) of each sample. The fingerprint covers the sources' own and the
     choice. Shards of different sources are different shards; where one source has none, the selection has none.
     """
 
-    name: str
-    classes: tuple[str, ...]
-    labels_N: NDArray[np.int64]
     shards_N: NDArray[np.int64] | None
-    fingerprint: str
     sources: tuple[Source, ...]
     places_N2: NDArray[np.int64]
     skipped: tuple[str, ...] = ()
-
-    def __len__(self) -> int:
-        return len(self.labels_N)
 
     def key(self, index: int) -> str:
         """The sample's key in the source that it comes from; see `Source.key`."""

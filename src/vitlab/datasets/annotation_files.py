@@ -31,14 +31,19 @@ def read_text(path: Path) -> str:
         UserError: it is missing, unreadable, no UTF-8, or larger than 1 GiB.
     """
     try:
+        return _read(path).decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path}: this is not UTF-8 text; download the data set again") from error
+
+
+def _read(path: Path) -> bytes:
+    try:
         size = path.stat().st_size
         if size > MAX_BYTES:
             raise UserError(f"{path}: {size:,} bytes are more than the {MAX_BYTES:,} that are read")
-        return path.read_text("utf-8-sig")
+        return path.read_bytes()
     except OSError as error:
         raise UserError(f"{path}: it cannot be read ({error.strerror}); is the data set complete?") from error
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path}: this is not UTF-8 text; download the data set again") from error
 
 
 def read_rows(path: Path, columns: int) -> list[list[str]]:
@@ -90,6 +95,16 @@ def read_json(path: Path) -> Any:
         ) from error
 
 
+def no_split(folder: Path, split: str) -> UserError:
+    """The error for an official split that a data set does not have."""
+    return UserError(f"{folder}: this data set has no {split} split")
+
+
+def numbered(count: int) -> tuple[str, ...]:
+    """The names of classes that have numbers only: 0 to count - 1."""
+    return tuple(map(str, range(count)))
+
+
 def number(text: str, path: Path, row: int) -> int:
     """A whole number >= 0 in a listing.
 
@@ -119,13 +134,7 @@ def read_mat(path: Path, names: tuple[str, ...]) -> dict[str, NDArray[np.generic
     Raises:
         UserError: it is missing, of another version, damaged, larger than 1 GiB, or lacks one of them.
     """
-    try:
-        size = path.stat().st_size
-        if size > MAX_BYTES:
-            raise UserError(f"{path}: {size:,} bytes are more than the {MAX_BYTES:,} that are read")
-        content = path.read_bytes()
-    except OSError as error:
-        raise UserError(f"{path}: it cannot be read ({error.strerror}); is the data set complete?") from error
+    content = _read(path)
     if len(content) < 128 or content[124:128] != b"\x00\x01IM":
         raise UserError(f"{path}: this is not a little-endian MATLAB file of version 5; download the data set again")
     found: dict[str, NDArray[np.generic]] = {}

@@ -1,6 +1,8 @@
 """Data sets whose images lie as arrays in a few binary files: Fashion-MNIST (IDX), CIFAR, SVHN, SmallNORB.
 
-Of CIFAR the binary version is read (Krizhevsky 2009); the Python version consists of pickles, and is never read.
+Of CIFAR the binary version is read (Krizhevsky 2009); the Python version consists of pickles, and is never read. Each
+reader takes the folder and an official split. It raises a UserError where there is no such split, or a file is missing,
+malformed or of a wrong size.
 """
 
 import gzip
@@ -15,9 +17,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vitlab.data.arrays import ArraySource, array_source
-from vitlab.data.decoding.pillow import describe_error
+from vitlab.data.decoding import describe_error
 from vitlab.data.sources import Bad, TrainOrTest
-from vitlab.datasets.annotation_files import read_mat, read_text
+from vitlab.datasets.annotation_files import no_split, numbered, read_mat, read_text
 from vitlab.errors import UserError
 
 FASHION_FOLDER = Path("/usr/share/datasets/fashion-mnist")
@@ -34,23 +36,9 @@ FILES_10 = {
     "test": ("test_batch.bin",),
 }
 FILES_100 = {"train": ("train.bin",), "test": ("test.bin",)}
-NORB_STEMS = {
-    "train": "smallnorb-5x46789x9x18x6x2x96x96-training",
-    "test": "smallnorb-5x01235x9x18x6x2x96x96-testing",
-}
+NORB_STEMS = {"train": "smallnorb-5x46789x9x18x6x2x96x96-training", "test": "smallnorb-5x01235x9x18x6x2x96x96-testing"}
 NORB_TYPES = {0x1E3D4C54: "<i4", 0x1E3D4C55: "u1"}
 ELEVATION, AZIMUTH = 1, 2  # columns of SmallNORB's info
-
-
-def _no_split(folder: Path, split: str) -> UserError:
-    return UserError(f"{folder}: this data set has no {split} split")
-
-
-def _numbers(count: int) -> tuple[str, ...]:
-    return tuple(map(str, range(count)))
-
-
-# -------------------------------------------------------------------------------------------------------- Fashion-MNIST
 
 
 def read_idx(path: Path, dimensions: int) -> NDArray[np.uint8]:
@@ -110,24 +98,13 @@ def open_fashion_mnist(split: TrainOrTest, folder: Path = FASHION_FOLDER) -> Arr
     )
 
 
-# ---------------------------------------------------------------------------------------------------------------- CIFAR
-
-
 def open_cifar10(folder: Path, split: str, bad: Bad = "refuse") -> ArraySource:
-    """CIFAR-10 from data_batch_1.bin .. data_batch_5.bin, test_batch.bin and batches.meta.txt.
-
-    Raises:
-        UserError: a file is missing or of a wrong size.
-    """
+    """CIFAR-10 from data_batch_1.bin .. data_batch_5.bin, test_batch.bin and batches.meta.txt."""
     return _open_cifar(folder, "cifar10", split, FILES_10, "batches.meta.txt", label_bytes=1)
 
 
 def open_cifar100(folder: Path, split: str, bad: Bad = "refuse") -> ArraySource:
-    """CIFAR-100 with its 100 fine labels, from train.bin, test.bin and fine_label_names.txt.
-
-    Raises:
-        UserError: a file is missing or of a wrong size.
-    """
+    """CIFAR-100 with its 100 fine labels, from train.bin, test.bin and fine_label_names.txt."""
     return _open_cifar(folder, "cifar100", split, FILES_100, "fine_label_names.txt", label_bytes=2)
 
 
@@ -157,17 +134,10 @@ def _cifar_rows(path: Path, size: int) -> NDArray[np.uint8]:
     return values.reshape(-1, size)
 
 
-# ----------------------------------------------------------------------------------------------------------------- SVHN
-
-
 def open_svhn(folder: Path, split: str, bad: Bad = "refuse") -> ArraySource:
-    """SVHN's cropped digits (Netzer et al. 2011): train_32x32.mat, test_32x32.mat; the stored label 10 is the digit 0.
-
-    Raises:
-        UserError: a file is missing or malformed.
-    """
+    """SVHN's cropped digits (Netzer et al. 2011): train_32x32.mat, test_32x32.mat; the stored label 10 is digit 0."""
     if split not in ("train", "test"):
-        raise _no_split(folder, split)
+        raise no_split(folder, split)
     path = folder / f"{split}_32x32.mat"
     found = read_mat(path, ("X", "y"))
     images_HWCN, labels_N = found["X"], found["y"].ravel().astype(np.int64)
@@ -176,33 +146,22 @@ def open_svhn(folder: Path, split: str, bad: Bad = "refuse") -> ArraySource:
     images_NHWC = np.ascontiguousarray(images_HWCN.astype(np.uint8, copy=False).transpose(3, 0, 1, 2))
     digits_N = np.where(labels_N == 10, 0, labels_N)
     name = f"{folder} ({split} split)"
-    return array_source(name, f"{split}/", _numbers(10), digits_N, 32 * 32 * 3, lambda index: images_NHWC[index])
-
-
-# ------------------------------------------------------------------------------------------------------------ SmallNORB
+    return array_source(name, f"{split}/", numbered(10), digits_N, 32 * 32 * 3, lambda index: images_NHWC[index])
 
 
 def open_smallnorb_azimuth(folder: Path, split: str, bad: Bad = "refuse") -> ArraySource:
-    """sNORB-Azim from SmallNORB's binary files (LeCun et al. 2004); of each pair the first camera's image.
-
-    Raises:
-        UserError: a file is missing or malformed.
-    """
+    """sNORB-Azim from SmallNORB's binary files (LeCun et al. 2004); of each pair the first camera's image."""
     return _open_smallnorb(folder, split, AZIMUTH, 18, smallnorb_azimuth)
 
 
 def open_smallnorb_elevation(folder: Path, split: str, bad: Bad = "refuse") -> ArraySource:
-    """sNORB-Elev; see `open_smallnorb_azimuth`.
-
-    Raises:
-        UserError: a file is missing or malformed.
-    """
+    """sNORB-Elev; see `open_smallnorb_azimuth`."""
     return _open_smallnorb(folder, split, ELEVATION, 9, int)
 
 
 def _open_smallnorb(folder: Path, split: str, column: int, classes: int, label: Callable[[int], int]) -> ArraySource:
     if split not in NORB_STEMS:
-        raise _no_split(folder, split)
+        raise no_split(folder, split)
     images_N2HW = _norb(folder / f"{NORB_STEMS[split]}-dat.mat", 4)
     info_N4 = _norb(folder / f"{NORB_STEMS[split]}-info.mat", 2)
     if len(images_N2HW) != len(info_N4) or images_N2HW.shape[1] != 2 or info_N4.shape[1] != 4:
@@ -211,7 +170,7 @@ def _open_smallnorb(folder: Path, split: str, column: int, classes: int, label: 
     size = prod(images_N2HW.shape[2:])
     name = f"{folder} ({split} split)"
     return array_source(
-        name, f"{split}/", _numbers(classes), labels_N, size, lambda index: np.array(images_N2HW[index, 0])
+        name, f"{split}/", numbered(classes), labels_N, size, lambda index: np.array(images_N2HW[index, 0])
     )
 
 

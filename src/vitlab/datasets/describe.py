@@ -1,6 +1,6 @@
 """What is in a data set: counts, sizes, broken images, and a page of small pictures to look at."""
 
-from typing import Literal, TypedDict
+from typing import Literal, TypedDict, get_args
 
 import numpy as np
 from PIL import Image, ImageDraw
@@ -15,16 +15,9 @@ LABEL_WIDTH = 120
 
 
 Quantile = Literal["smallest", "five_percent", "median", "ninety_five_percent", "largest"]
-
-
-class Sizes(TypedDict):
-    """Pixel sizes of the images that were decoded; each (height, width) pair is of quantiles taken side by side."""
-
-    smallest: tuple[int, int]
-    five_percent: tuple[int, int]
-    median: tuple[int, int]
-    ninety_five_percent: tuple[int, int]
-    largest: tuple[int, int]
+QUANTILES: tuple[Quantile, ...] = get_args(Quantile)
+# Pixel sizes of the images that were decoded; each (height, width) pair is of quantiles taken side by side.
+Sizes = dict[Quantile, tuple[int, int]]
 
 
 class Description(TypedDict):
@@ -76,16 +69,7 @@ def _sizes(shapes: list[tuple[int, int]]) -> Sizes | None:
     if not shapes:
         return None
     sides = np.quantile(np.array(shapes), (0, 0.05, 0.5, 0.95, 1), axis=0).tolist()
-    smallest, five_percent, median, ninety_five_percent, largest = (
-        (round(height), round(width)) for height, width in sides
-    )
-    return Sizes(
-        smallest=smallest,
-        five_percent=five_percent,
-        median=median,
-        ninety_five_percent=ninety_five_percent,
-        largest=largest,
-    )
+    return {name: (round(height), round(width)) for name, (height, width) in zip(QUANTILES, sides, strict=True)}
 
 
 def contact_sheet(source: Source, rows: int = 10, columns: int = 12) -> Image.Image:
@@ -107,14 +91,21 @@ def contact_sheet(source: Source, rows: int = 10, columns: int = 12) -> Image.Im
         draw.text((MARGIN, top + CELL // 2), source.classes[row][:20], fill="black", anchor="lm")
         for column, index in enumerate(np.flatnonzero(source.labels_N == row)[:columns].tolist()):
             left = LABEL_WIDTH + column * step
-            try:
-                sample = source.read(index)
-                picture = fitted(Image.fromarray(decode(sample.data, sample.name)), CELL)
-                sheet.paste(picture, (left + (CELL - picture.width) // 2, top + (CELL - picture.height) // 2))
-            except UserError:
-                draw.line((left, top, left + CELL, top + CELL), fill="red", width=2)
-                draw.line((left, top + CELL, left + CELL, top), fill="red", width=2)
+            paste_sample(sheet, source, index, left, top, CELL)
     return sheet
+
+
+def paste_sample(sheet: Image.Image, source: Source, index: int, left: int, top: int, side: int) -> None:
+    """Puts a sample into a square cell of a sheet; one that cannot be decoded is a crossed cell."""
+    try:
+        sample = source.read(index)
+        picture = fitted(Image.fromarray(decode(sample.data, sample.name)), side)
+    except UserError:
+        draw = ImageDraw.Draw(sheet)
+        draw.line((left, top, left + side, top + side), fill="red", width=2)
+        draw.line((left, top + side, left + side, top), fill="red", width=2)
+        return
+    sheet.paste(picture, (left + (side - picture.width) // 2, top + (side - picture.height) // 2))
 
 
 def fitted(image: Image.Image, side: int) -> Image.Image:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl
 
-from vitlab.data.decoding.pillow import describe_error
+from vitlab.data.decoding import describe_error
 from vitlab.data.sources import TEST_SHARE, SelectedSource, TrainOrTest, keyed_split, select
 from vitlab.datasets.tables import Columns, TableSource, table_source
 from vitlab.errors import UserError

@@ -13,7 +13,7 @@ from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass as checked_dataclass
 
 from vitlab.data.block_cache import BlockCache
-from vitlab.data.sources import Sample, SelectedSource, Source, select
+from vitlab.data.sources import LabelledSource, Sample, SelectedSource, Source, select
 from vitlab.errors import UserError
 from vitlab.files import write_text
 
@@ -95,45 +95,16 @@ def read_manifest(path: Path, sha256: str | None = None) -> Manifest:
 
 
 @dataclass(frozen=True, eq=False)
-class PinnedSource:
-    """The samples of a manifest; see `sources.Source`. A sample whose bytes differ from the pinned ones is refused."""
+class PinnedSource(LabelledSource):
+    """The samples of a manifest; see `sources.Source`. A sample whose bytes differ from the pinned ones is refused.
 
+    The fingerprint covers the manifest's own hash and the labels: pixels are pinned too.
+    """
+
+    shards_N: NDArray[np.int64] | None
+    skipped: tuple[str, ...]
     base: SelectedSource
     manifest: Manifest
-
-    @property
-    def name(self) -> str:
-        """The manifest's split."""
-        return self.base.name
-
-    @property
-    def classes(self) -> tuple[str, ...]:
-        """The sources' classes."""
-        return self.base.classes
-
-    @property
-    def labels_N(self) -> NDArray[np.int64]:  # noqa: N802
-        """(N,) labels."""
-        return self.base.labels_N
-
-    @property
-    def shards_N(self) -> NDArray[np.int64] | None:  # noqa: N802
-        """The sources' shards."""
-        return self.base.shards_N
-
-    @property
-    def fingerprint(self) -> str:
-        """The manifest's own hash and the labels: pixels are pinned too."""
-        labels = self.base.labels_N.astype("<i8").tobytes()
-        return hashlib.sha256(self.manifest.sha256.encode() + labels).hexdigest()
-
-    @property
-    def skipped(self) -> tuple[str, ...]:
-        """What the sources left out."""
-        return self.base.skipped
-
-    def __len__(self) -> int:
-        return len(self.base)
 
     def key(self, index: int) -> str:
         """The sample's key; see `sources.Source.key`."""
@@ -181,4 +152,6 @@ def pin(manifest: Manifest, sources: Sequence[Source], name: str) -> PinnedSourc
         runs[-1][1].append(index)
     if not runs:
         raise UserError(f"{name}: its manifest names no sample")
-    return PinnedSource(select(name, runs), manifest)
+    base = select(name, runs)
+    pinned = hashlib.sha256(manifest.sha256.encode() + base.labels_N.astype("<i8").tobytes()).hexdigest()
+    return PinnedSource(name, base.classes, base.labels_N, pinned, base.shards_N, base.skipped, base, manifest)

@@ -8,32 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from vitlab.data.sources import Bad, Source
-from vitlab.datasets.array_files import (
-    NORB_STEMS,
-    open_cifar10,
-    open_cifar100,
-    open_smallnorb_azimuth,
-    open_smallnorb_elevation,
-    open_svhn,
-)
-from vitlab.datasets.imagenet import KAGGLE, SYNSETS, open_imagenet, open_imagenet_v2, open_objectnet
-from vitlab.datasets.photos import (
-    open_birds,
-    open_caltech101,
-    open_dtd,
-    open_flowers,
-    open_pets,
-    open_retinopathy,
-    open_sun397,
-)
-from vitlab.datasets.synthetic import (
-    DSPRITES_FILE,
-    open_clevr_count,
-    open_clevr_distance,
-    open_dsprites_location,
-    open_dsprites_orientation,
-    open_kitti,
-)
+from vitlab.datasets import array_files, imagenet, photos, synthetic
 from vitlab.recipes import vtab
 from vitlab.recipes.vtab import Cut
 
@@ -77,49 +52,52 @@ class Place:
 
 CLEVR_LOOKS = "images/, scenes/CLEVR_train_scenes.json, scenes/CLEVR_val_scenes.json"
 NORB_LOOKS = "smallnorb-5x...-{training,testing}-{dat,info}.mat"
-FOLDERS = "CLASS/*.jpg"
 
 CIFAR10 = Layout(
     ("data_batch_1.bin", "test_batch.bin"),
     "data_batch_1.bin .. data_batch_5.bin, test_batch.bin, batches.meta.txt",
-    open_cifar10,
+    array_files.open_cifar10,
     ("cifar-10-batches-bin",),
     ("data_batch_1", "cifar-10-batches-py"),
 )
 CIFAR100 = Layout(
     ("fine_label_names.txt",),
     "train.bin, test.bin, fine_label_names.txt",
-    open_cifar100,
+    array_files.open_cifar100,
     ("cifar-100-binary",),
     ("meta", "cifar-100-python"),
 )
-PETS = Layout(("annotations/trainval.txt",), "images/*.jpg, annotations/trainval.txt, annotations/test.txt", open_pets)
-FLOWERS = Layout(("setid.mat",), "jpg/image_00001.jpg .., imagelabels.mat, setid.mat", open_flowers)
-DTD = Layout(("labels/train1.txt",), "images/CLASS/*.jpg, labels/{train1,val1,test1}.txt", open_dtd, ("dtd",))
+PETS = Layout(
+    ("annotations/trainval.txt",), "images/*.jpg, annotations/trainval.txt, annotations/test.txt", photos.open_pets
+)
+FLOWERS = Layout(("setid.mat",), "jpg/image_00001.jpg .., imagelabels.mat, setid.mat", photos.open_flowers)
+DTD = Layout(("labels/train1.txt",), "images/CLASS/*.jpg, labels/{train1,val1,test1}.txt", photos.open_dtd, ("dtd",))
 CALTECH = Layout(
     ("accordion",),
     "101_ObjectCategories/CLASS/*.jpg",
-    open_caltech101,
+    photos.open_caltech101,
     ("101_ObjectCategories", "caltech-101/101_ObjectCategories"),
 )
 BIRDS = Layout(
     ("train_test_split.txt",),
     "images/, images.txt, classes.txt, image_class_labels.txt, train_test_split.txt",
-    open_birds,
+    photos.open_birds,
     ("CUB_200_2011",),
 )
-SUN397 = Layout(("sun397_tfds_tr.txt",), "a/abbey/*.jpg .., sun397_tfds_{tr,va,te}.txt", open_sun397, ("SUN397",))
-SVHN = Layout(("train_32x32.mat", "test_32x32.mat"), "train_32x32.mat, test_32x32.mat", open_svhn)
+SUN397 = Layout(
+    ("sun397_tfds_tr.txt",), "a/abbey/*.jpg .., sun397_tfds_{tr,va,te}.txt", photos.open_sun397, ("SUN397",)
+)
+SVHN = Layout(("train_32x32.mat", "test_32x32.mat"), "train_32x32.mat, test_32x32.mat", array_files.open_svhn)
 RETINOPATHY = Layout(
     ("trainLabels.csv",),
     "train/*.jpeg, test/*.jpeg, trainLabels.csv, retinopathy_solution.csv",
-    open_retinopathy,
+    photos.open_retinopathy,
 )
 IMAGENET = Layout(
-    ("train/n01440764", "val/n01440764", "ILSVRC/Data/CLS-LOC/train", KAGGLE, SYNSETS),
+    ("train/n01440764", "val/n01440764", "ILSVRC/Data/CLS-LOC/train", imagenet.KAGGLE, imagenet.SYNSETS),
     "train/SYNSET/*.JPEG, and val/SYNSET/*.JPEG or val/*.JPEG with LOC_val_solution.csv or "
     "imagenet_2012_validation_synset_labels.txt",
-    open_imagenet,
+    imagenet.open_imagenet,
 )
 IMAGENET_REAL = replace(IMAGENET, alone=True)
 IMAGENET_V2 = Layout(
@@ -130,26 +108,29 @@ IMAGENET_V2 = Layout(
         "imagenetv2-threshold0.7-format-val",
     ),
     "0/*.jpeg .. 999/*.jpeg",
-    open_imagenet_v2,
+    imagenet.open_imagenet_v2,
     ("test", "val"),
 )
 OBJECTNET = Layout(
-    ("mappings/folder_to_objectnet_label.json",), "images/FOLDER/*.png, mappings/*", open_objectnet, ("objectnet-1.0",)
+    ("mappings/folder_to_objectnet_label.json",),
+    "images/FOLDER/*.png, mappings/*",
+    imagenet.open_objectnet,
+    ("objectnet-1.0",),
 )
 CLEVR_INNER = ("CLEVR_v1.0",)
 CLEVR_MARKERS = ("scenes/CLEVR_train_scenes.json",)
-CLEVR_COUNT = Layout(CLEVR_MARKERS, CLEVR_LOOKS, open_clevr_count, CLEVR_INNER)
-CLEVR_DISTANCE = Layout(CLEVR_MARKERS, CLEVR_LOOKS, open_clevr_distance, CLEVR_INNER)
+CLEVR_COUNT = Layout(CLEVR_MARKERS, CLEVR_LOOKS, synthetic.open_clevr_count, CLEVR_INNER)
+CLEVR_DISTANCE = Layout(CLEVR_MARKERS, CLEVR_LOOKS, synthetic.open_clevr_distance, CLEVR_INNER)
 KITTI = Layout(
     ("training/label_2",),
     "training/image_2/*.png, training/label_2/*.txt, mapping/train_rand.txt, mapping/train_mapping.txt",
-    open_kitti,
+    synthetic.open_kitti,
 )
-DSPRITES_LOCATION = Layout((DSPRITES_FILE,), DSPRITES_FILE, open_dsprites_location)
-DSPRITES_ORIENTATION = Layout((DSPRITES_FILE,), DSPRITES_FILE, open_dsprites_orientation)
-NORB_MARKERS = tuple(f"{stem}-dat.mat" for stem in NORB_STEMS.values())
-SMALLNORB_AZIMUTH = Layout(NORB_MARKERS, NORB_LOOKS, open_smallnorb_azimuth)
-SMALLNORB_ELEVATION = Layout(NORB_MARKERS, NORB_LOOKS, open_smallnorb_elevation)
+DSPRITES_LOCATION = Layout((synthetic.DSPRITES_FILE,), synthetic.DSPRITES_FILE, synthetic.open_dsprites_location)
+DSPRITES_ORIENTATION = Layout((synthetic.DSPRITES_FILE,), synthetic.DSPRITES_FILE, synthetic.open_dsprites_orientation)
+NORB_MARKERS = tuple(f"{stem}-dat.mat" for stem in array_files.NORB_STEMS.values())
+SMALLNORB_AZIMUTH = Layout(NORB_MARKERS, NORB_LOOKS, array_files.open_smallnorb_azimuth)
+SMALLNORB_ELEVATION = Layout(NORB_MARKERS, NORB_LOOKS, array_files.open_smallnorb_elevation)
 
 CIFAR10_HUB = "hf://uoft-cs/cifar10?image=img&label=label"
 CIFAR100_HUB = "hf://uoft-cs/cifar100?image=img&label=fine_label"

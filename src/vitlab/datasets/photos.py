@@ -1,6 +1,7 @@
 """Photo collections in the layout in which they are published: images, and lists that divide and label them.
 
-Each reader takes the folder and an official split, and gives the images with labels in the lists' order.
+Each reader takes the folder and an official split, and gives the images with labels in the lists' order. It raises a
+UserError where there is no such split, or a file is missing or malformed.
 """
 
 from collections.abc import Iterable
@@ -12,14 +13,10 @@ from numpy.typing import NDArray
 from vitlab.data.folders import FolderSource, LabelledFile, files_source, open_class_folders
 from vitlab.data.images import is_image_name
 from vitlab.data.sources import Bad, name_rank
-from vitlab.datasets.annotation_files import inside, number, read_csv, read_mat, read_rows
+from vitlab.datasets.annotation_files import inside, no_split, number, numbered, read_csv, read_mat, read_rows
 from vitlab.errors import UserError
 
 CALTECH_TRAIN = 30  # images per class for training, as in the original evaluation; the rest is for testing
-
-
-def _no_split(folder: Path, split: str) -> UserError:
-    return UserError(f"{folder}: this data set has no {split} split")
 
 
 def _source(folder: Path, split: str, classes: Iterable[str], rows: list[LabelledFile], bad: Bad) -> FolderSource:
@@ -27,14 +24,10 @@ def _source(folder: Path, split: str, classes: Iterable[str], rows: list[Labelle
 
 
 def open_pets(folder: Path, split: str, bad: Bad = "refuse") -> FolderSource:
-    """Oxford-IIIT Pets (Parkhi et al. 2012): images/NAME.jpg; annotations/trainval.txt, test.txt (NAME CLASS ...).
-
-    Raises:
-        UserError: a file is missing or malformed.
-    """
+    """Oxford-IIIT Pets (Parkhi et al. 2012): images/NAME.jpg; annotations/trainval.txt, test.txt (NAME CLASS ...)."""
     lists = {"train": "trainval.txt", "test": "test.txt"}
     if split not in lists:
-        raise _no_split(folder, split)
+        raise no_split(folder, split)
     classes = {label: breed for _, label, breed in _pets(folder / "annotations" / lists["train"])}
     if sorted(classes) != list(range(len(classes))):
         raise UserError(f"{folder}: the classes in annotations/trainval.txt have gaps; download the data set again")
@@ -55,13 +48,10 @@ def open_flowers(folder: Path, split: str, bad: Bad = "refuse") -> FolderSource:
     """Flowers-102 (Nilsback and Zisserman 2008): jpg/image_00001.jpg, imagelabels.mat, setid.mat.
 
     Classes have numbers, 1 to 102, and no names there.
-
-    Raises:
-        UserError: a file is missing or malformed.
     """
     lists = {"train": "trnid", "validation": "valid", "test": "tstid"}
     if split not in lists:
-        raise _no_split(folder, split)
+        raise no_split(folder, split)
     labels_N = _whole(read_mat(folder / "imagelabels.mat", ("labels",))["labels"])
     chosen_N = _whole(read_mat(folder / "setid.mat", (lists[split],))[lists[split]])
     if (chosen_N < 1).any() or (chosen_N > len(labels_N)).any() or (labels_N < 1).any():
@@ -75,21 +65,13 @@ def _whole(values: NDArray[np.generic]) -> NDArray[np.int64]:
 
 
 def open_dtd(folder: Path, split: str, bad: Bad = "refuse") -> FolderSource:
-    """Describable Textures (Cimpoi et al. 2014), its first division: images/CLASS/NAME.jpg, labels/train1.txt etc.
-
-    Raises:
-        UserError: a file is missing or malformed.
-    """
+    """Describable Textures (Cimpoi et al. 2014), its first division: images/CLASS/NAME.jpg, labels/train1.txt etc."""
     lists = {"train": "train1.txt", "validation": "val1.txt", "test": "test1.txt"}
     return _open_listed(folder, split, lists, folder / "labels", folder / "images", bad)
 
 
 def open_sun397(folder: Path, split: str, bad: Bad = "refuse") -> FolderSource:
-    """SUN397 (Xiao et al. 2010) as VTAB divides it: a/abbey/NAME.jpg, and TFDS's sun397_tfds_{tr,va,te}.txt.
-
-    Raises:
-        UserError: a file is missing or malformed.
-    """
+    """SUN397 (Xiao et al. 2010) as VTAB divides it: a/abbey/NAME.jpg, and TFDS's sun397_tfds_{tr,va,te}.txt."""
     lists = {"train": "sun397_tfds_tr.txt", "validation": "sun397_tfds_va.txt", "test": "sun397_tfds_te.txt"}
     return _open_listed(folder, split, lists, folder, folder, bad)
 
@@ -97,7 +79,7 @@ def open_sun397(folder: Path, split: str, bad: Bad = "refuse") -> FolderSource:
 def _open_listed(folder: Path, split: str, lists: dict[str, str], where: Path, images: Path, bad: Bad) -> FolderSource:
     """Images that a list names by path; the class is the path's folder, numbered as the training list's are sorted."""
     if split not in lists:
-        raise _no_split(folder, split)
+        raise no_split(folder, split)
     classes = sorted({_class_of(name) for (name, *_) in read_rows(where / lists["train"], 1)})
     labels = {name: label for label, name in enumerate(classes)}
     listing = where / lists[split]
@@ -114,13 +96,9 @@ def _class_of(name: str) -> str:
 
 
 def open_birds(folder: Path, split: str, bad: Bad = "refuse") -> FolderSource:
-    """CUB-200-2011 (Wah et al. 2011): images/, images.txt, image_class_labels.txt, train_test_split.txt, classes.txt.
-
-    Raises:
-        UserError: a file is missing or malformed.
-    """
+    """CUB-200-2011 (Wah et al. 2011): images/, {images,image_class_labels,train_test_split,classes}.txt."""
     if split not in ("train", "test"):
-        raise _no_split(folder, split)
+        raise no_split(folder, split)
     listing = folder / "images.txt"
     images, labels, sides, classes = (
         {row[0]: row[1] for row in read_rows(folder / name, 2)}
@@ -143,9 +121,6 @@ def open_retinopathy(folder: Path, split: str, bad: Bad = "refuse") -> FolderSou
 
     Validation is the solution's Public rows, test its Private rows. VTAB's images are resized as the winning entry
     did (`btgraham-300`); that has to be done before.
-
-    Raises:
-        UserError: a file is missing or malformed.
     """
     usage = {"validation": "Public", "test": "Private"}
     if split == "train":
@@ -155,14 +130,14 @@ def open_retinopathy(folder: Path, split: str, bad: Bad = "refuse") -> FolderSou
         listing, images = folder / "retinopathy_solution.csv", folder / "test"
         found = [row for row in read_csv(listing, ("image", "level", "Usage")) if row["Usage"] == usage[split]]
     else:
-        raise _no_split(folder, split)
+        raise no_split(folder, split)
     rows = [
         (inside(images, f"{row['image']}.jpeg", listing), number(row["level"], listing, place))
         for place, row in enumerate(found, 1)
     ]
     if any(label > 4 for _, label in rows):
         raise UserError(f"{listing}: it has levels beyond 4; download the data set again")
-    return _source(folder, split, map(str, range(5)), rows, bad)
+    return _source(folder, split, numbered(5), rows, bad)
 
 
 def open_caltech101(folder: Path, split: str, bad: Bad = "refuse") -> FolderSource:
@@ -174,7 +149,7 @@ def open_caltech101(folder: Path, split: str, bad: Bad = "refuse") -> FolderSour
         UserError: see `folders.open_folder`; a class of fewer than 31 images.
     """
     if split not in ("train", "test"):
-        raise _no_split(folder, split)
+        raise no_split(folder, split)
     images = open_class_folders(folder, str(folder), bad, root=folder)
     rows: list[LabelledFile] = []
     for label, name in enumerate(images.classes):

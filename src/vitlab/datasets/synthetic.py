@@ -1,7 +1,8 @@
 """Rendered and measured scenes in the layout in which they are published: Clevr, KITTI, dSprites.
 
 Their labels follow VTAB's rules, as functions of each data set's own annotations (Zhai et al. 2019; values of its
-public code).
+public code). Each reader takes the folder and an official split. It raises a UserError where there is no such split, or
+a file is missing or malformed.
 """
 
 import zipfile
@@ -14,10 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vitlab.data.arrays import ArraySource, array_source
-from vitlab.data.decoding.pillow import describe_error
+from vitlab.data.decoding import describe_error
 from vitlab.data.folders import FolderSource, LabelledFile, files_source
 from vitlab.data.sources import Bad
-from vitlab.datasets.annotation_files import inside, number, read_json, read_rows, read_text
+from vitlab.datasets.annotation_files import inside, no_split, number, numbered, read_json, read_rows, read_text
 from vitlab.errors import UserError
 
 DSPRITES_FILE = "dsprites_ndarray_co1sh3sc6or40x32y32_64x64.npz"
@@ -31,33 +32,14 @@ NO_VEHICLE = 1000.0  # metres: beyond the last bin's start, so "no vehicle" is t
 VEHICLES = ("Car", "Van", "Truck")
 
 
-def _no_split(folder: Path, split: str) -> UserError:
-    return UserError(f"{folder}: this data set has no {split} split")
-
-
-def _numbers(count: int) -> tuple[str, ...]:
-    return tuple(map(str, range(count)))
-
-
-# --------------------------------------------------------------------------------------------------------- Clevr
-
-
 def open_clevr_count(folder: Path, split: str, bad: Bad = "refuse") -> FolderSource:
-    """Clevr-Count from CLEVR_v1.0 (Johnson et al. 2017): images/SPLIT/, scenes/CLEVR_SPLIT_scenes.json.
-
-    Raises:
-        UserError: a file is missing or malformed.
-    """
+    """Clevr-Count from CLEVR_v1.0 (Johnson et al. 2017): images/SPLIT/, scenes/CLEVR_SPLIT_scenes.json."""
     return _open_clevr(folder, split, lambda depths: clevr_count(len(depths)), tuple(map(str, range(3, 11))), bad)
 
 
 def open_clevr_distance(folder: Path, split: str, bad: Bad = "refuse") -> FolderSource:
-    """Clevr-Dist; see `open_clevr_count`.
-
-    Raises:
-        UserError: a file is missing or malformed.
-    """
-    return _open_clevr(folder, split, clevr_distance, _numbers(6), bad)
+    """Clevr-Dist; see `open_clevr_count`."""
+    return _open_clevr(folder, split, clevr_distance, numbered(6), bad)
 
 
 def _open_clevr(
@@ -65,7 +47,7 @@ def _open_clevr(
 ) -> FolderSource:
     sides = {"train": "train", "validation": "val"}
     if split not in sides:
-        raise _no_split(folder, split)
+        raise no_split(folder, split)
     listing = folder / "scenes" / f"CLEVR_{sides[split]}_scenes.json"
     found = read_json(listing)
     images = folder / "images" / sides[split]
@@ -88,28 +70,22 @@ def _checked(rows: list[LabelledFile], classes: tuple[str, ...], listing: Path) 
     return rows
 
 
-# --------------------------------------------------------------------------------------------------------- KITTI
-
-
 def open_kitti(folder: Path, split: str, bad: Bad = "refuse") -> FolderSource:
     """KITTI-Dist from the object data (Geiger et al. 2012): training/image_2/, training/label_2/, mapping/.
 
     The training images are divided by video, as TensorFlow Datasets does: a tenth of the videos (rounded down) for
     testing and as many for validation, drawn by numpy's frozen generator from seed 123. mapping/ holds the devkit's
     train_rand.txt and train_mapping.txt.
-
-    Raises:
-        UserError: a file is missing or malformed.
     """
     splits = _kitti_splits(folder / "mapping")
     if split not in splits:
-        raise _no_split(folder, split)
+        raise no_split(folder, split)
     labels = folder / "training/label_2"
     rows = [
         (folder / "training/image_2" / f"{image:06d}.png", _kitti_label(labels / f"{image:06d}.txt"))
         for image in splits[split]
     ]
-    return files_source(f"{folder} ({split} split)", folder, _numbers(4), rows, bad)
+    return files_source(f"{folder} ({split} split)", folder, numbered(4), rows, bad)
 
 
 def _kitti_label(path: Path) -> int:
@@ -144,32 +120,22 @@ def _kitti_splits(mapping: Path) -> dict[str, list[int]]:
     return splits
 
 
-# ------------------------------------------------------------------------------------------------------ dSprites
-
-
 def open_dsprites_location(folder: Path, split: str, bad: Bad = "refuse") -> ArraySource:
     """dSpr-Loc from dSprites' npz (Matthey et al. 2017): 16 groups of the horizontal position.
 
     All images are unpacked on opening and kept as bits: 360 MiB.
-
-    Raises:
-        UserError: the file is missing or malformed.
     """
     return _open_dsprites(folder, split, POSITION_X)
 
 
 def open_dsprites_orientation(folder: Path, split: str, bad: Bad = "refuse") -> ArraySource:
-    """dSpr-Ori: 16 groups of the orientation; see `open_dsprites_location`.
-
-    Raises:
-        UserError: the file is missing or malformed.
-    """
+    """dSpr-Ori: 16 groups of the orientation; see `open_dsprites_location`."""
     return _open_dsprites(folder, split, ORIENTATION)
 
 
 def _open_dsprites(folder: Path, split: str, attribute: int) -> ArraySource:
     if split != "train":
-        raise _no_split(folder, split)
+        raise no_split(folder, split)
     path = folder / DSPRITES_FILE
     try:
         with zipfile.ZipFile(path) as archive:
@@ -180,13 +146,12 @@ def _open_dsprites(folder: Path, split: str, attribute: int) -> ArraySource:
     if latents_N6.shape != (len(bits_NV), 6) or bits_NV.shape[1] != 64 * 64 // 8:
         raise UserError(f"{path}: its images and latents do not match; download the data set again")
     values = DSPRITES_SIZES[attribute]
-    labels_N = latents_N6[:, attribute] * 16 // values
-    assert int(labels_N[0]) == grouped(int(latents_N6[0, attribute]), values, 16)
+    labels_N = grouped(latents_N6[:, attribute], values, 16)
 
     def pixels(index: int) -> NDArray[np.uint8]:
         return np.unpackbits(bits_NV[index]).reshape(64, 64) * np.uint8(255)
 
-    return array_source(f"{folder} (train split)", f"{split}/", _numbers(16), labels_N, 64 * 64, pixels)
+    return array_source(f"{folder} (train split)", f"{split}/", numbered(16), labels_N, 64 * 64, pixels)
 
 
 def _npy(archive: zipfile.ZipFile, member: str, convert: Callable[[NDArray[Any]], NDArray[Any]]) -> NDArray[Any]:
@@ -213,9 +178,6 @@ def _read_rows(file: IO[bytes], rows: int, shape: tuple[int, ...], dtype: np.dty
     return np.frombuffer(body, dtype).reshape(rows, *shape)
 
 
-# ---------------------------------------------------------------------------------------------------- VTAB's labels
-
-
 def clevr_count(objects: int) -> int:
     """Clevr-Count: scenes hold 3 to 10 objects, so 8 classes."""
     return objects - 3
@@ -240,9 +202,9 @@ def kitti_distance(objects: Sequence[tuple[str, float]]) -> int:
     return bin_of(min([z for kind, z in objects if kind in VEHICLES] + [NO_VEHICLE]), KITTI_DISTANCES)
 
 
-def grouped(label: int, values: int, classes: int) -> int:
+def grouped(labels_N: NDArray[np.int64], values: int, classes: int) -> NDArray[np.int64]:
     """Neighbouring values of an attribute as one class: floor(label / (values / classes)).
 
     dSpr-Loc groups 32 positions, dSpr-Ori 40 orientations, each into 16 classes.
     """
-    return label * classes // values
+    return labels_N * classes // values

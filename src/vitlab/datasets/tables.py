@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vitlab.data.decoding.pillow import MAX_BYTES, refuse
+from vitlab.data.decoding import MAX_BYTES, refuse
 from vitlab.data.images import read_file
 from vitlab.data.sources import NotInShards, Sample, check_classes, fingerprint
 from vitlab.errors import UserError
@@ -40,18 +40,11 @@ class TableSource(NotInShards):
         files_allowed: whether a row without bytes may name a file; only where `datasets` itself wrote the path.
     """
 
-    name: str
-    classes: tuple[str, ...]
-    labels_N: NDArray[np.int64]
-    fingerprint: str
     split: str
     images: tuple[Any, ...]
     starts: NDArray[np.int64]
     files_allowed: bool
     skipped: tuple[str, ...] = ()
-
-    def __len__(self) -> int:
-        return len(self.labels_N)
 
     def key(self, index: int) -> str:
         """The split and the row; see `sources.Source.key`."""
@@ -127,12 +120,7 @@ def _is_class(feature: Any, arrow: Any) -> bool:
 
 
 def _column(
-    dataset: Any,
-    name: str,
-    wanted: str | None,
-    what: str,
-    usual: tuple[str, ...],
-    fits: Callable[[Any, Any], bool],
+    dataset: Any, name: str, wanted: str | None, what: str, usual: tuple[str, ...], fits: Callable[[Any, Any], bool]
 ) -> str:
     """The column that is meant: as the user says, or by a usual name, or the only one of the right type."""
     columns: list[str] = dataset.column_names

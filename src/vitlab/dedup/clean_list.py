@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from vitlab.data.sources import SelectedSource, Source, select
+from vitlab.data.sources import Source, select
 from vitlab.errors import UserError
 from vitlab.files import write_bytes
 
@@ -109,11 +109,8 @@ def without(source: Source, path: Path | str) -> Source:
     kept[[index for index, _ in clean.removed]] = False
     if not kept.any():
         raise UserError(f"{path}: this clean list removes every image of {source.name}; nothing is left to train on")
-    return _selected(source, np.flatnonzero(kept).tolist())
-
-
-def _selected(source: Source, kept: list[int]) -> SelectedSource:
-    return select(f"{source.name} without {len(source) - len(kept):,} listed images", [(source, kept)])
+    name = f"{source.name} without {len(source) - int(kept.sum()):,} listed images"
+    return select(name, [(source, np.flatnonzero(kept).tolist())])
 
 
 def _text(name: str) -> str:

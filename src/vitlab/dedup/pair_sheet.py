@@ -5,10 +5,8 @@ from dataclasses import dataclass
 
 from PIL import Image, ImageDraw, ImageFont
 
-from vitlab.data.images import decode
 from vitlab.data.sources import Source
-from vitlab.datasets.describe import fitted
-from vitlab.errors import UserError
+from vitlab.datasets.describe import paste_sample
 
 CELL = 120  # pixels a side of an image
 GAP = 4  # between the two images of a pair
@@ -40,24 +38,12 @@ def pair_sheet(title: str, pairs: Sequence[Shown]) -> Image.Image:
     draw.text((MARGIN, MARGIN), _fitted_text(title, sheet.width - 2 * MARGIN, font), fill=INK, font=font)
     for number, pair in enumerate(pairs):
         left, top = MARGIN + number % columns * step_x, 2 * MARGIN + TEXT_SIZE + number // columns * step_y
-        _paste(sheet, draw, *pair.left, left, top)
-        _paste(sheet, draw, *pair.right, left + CELL + GAP, top)
         draw.text((left, top + CELL + 4), _fitted_text(pair.caption, 2 * CELL + GAP, font), fill=INK, font=font)
         for x, (source, index) in ((left, pair.left), (left + CELL + GAP, pair.right)):
+            draw.rectangle((x - 1, top - 1, x + CELL, top + CELL), outline=FRAME)
+            paste_sample(sheet, source, index, x, top, CELL)
             draw.text((x, top + CELL + 18), _fitted_text(source.key(index), CELL, font), fill=FAINT, font=font)
     return sheet
-
-
-def _paste(sheet: Image.Image, draw: ImageDraw.ImageDraw, source: Source, index: int, left: int, top: int) -> None:
-    draw.rectangle((left - 1, top - 1, left + CELL, top + CELL), outline=FRAME)
-    try:
-        sample = source.read(index)
-        picture = fitted(Image.fromarray(decode(sample.data, sample.name)), CELL)
-    except UserError:
-        draw.line((left, top, left + CELL, top + CELL), fill="red", width=2)
-        draw.line((left, top + CELL, left + CELL, top), fill="red", width=2)
-        return
-    sheet.paste(picture, (left + (CELL - picture.width) // 2, top + (CELL - picture.height) // 2))
 
 
 def _fitted_text(text: str, width: float, font: ImageFont.FreeTypeFont | ImageFont.ImageFont) -> str:

@@ -16,17 +16,8 @@ import torch
 from numpy.typing import NDArray
 
 from vitlab.data.sources import Bad, Source, select
-from vitlab.dedup.duplicates import (
-    DETECTORS,
-    DuplicateIndex,
-    Pair,
-    Thresholds,
-    build_index,
-    find_exact,
-    find_near,
-    find_similar,
-    surest,
-)
+from vitlab.dedup import duplicates
+from vitlab.dedup.duplicates import DETECTORS, DuplicateIndex, Pair, Thresholds
 from vitlab.dedup.signatures import BLOCK, Signatures, blocks, check_readable, sign_block
 from vitlab.errors import UserError
 from vitlab.files import write_text
@@ -113,15 +104,7 @@ def read_references(search: Search, progress: Progress) -> Signatures:
     done = 0
     for source in search.references:
         for indices in blocks(source):
-            records.append(
-                sign_block(
-                    source,
-                    indices,
-                    search.folder / "signatures",
-                    workers=search.workers,
-                    progress=_beyond(progress, done),
-                )
-            )
+            records.append(_signed(search, source, indices, progress, done))
             check_readable(source, (indices.start + _unreadable(records[-1])).tolist(), search.bad_images)
             done += len(indices)
     return np.concatenate(records)
@@ -135,16 +118,10 @@ def run_blocks(search: Search, references: Signatures, progress: Progress, *, ra
     done = total - sum(map(len, missing))
     progress(done)
     if missing:
-        index = build_index(references, near=search.near)
+        index = duplicates.build_index(references, near=search.near)
         tests_TD = None if search.embedding is None else _features_of_references(search, references)
         for indices in missing:
-            records = sign_block(
-                search.train,
-                indices,
-                search.folder / "signatures",
-                workers=search.workers,
-                progress=_beyond(progress, done),
-            )
+            records = _signed(search, search.train, indices, progress, done)
             unreadable = (indices.start + _unreadable(records)).tolist()
             check_readable(search.train, unreadable, search.bad_images)
             pairs = _search_block(search, indices, records, index, tests_TD)
@@ -174,18 +151,18 @@ def join(search: Search) -> SearchResult:
 def _search_block(
     search: Search, indices: range, records: Signatures, index: DuplicateIndex, tests_TD: NDArray[np.float32] | None
 ) -> list[Pair]:
-    pairs = find_exact(records, index)
+    pairs = duplicates.find_exact(records, index)
     if search.near:
-        pairs += find_near(records, index, search.thresholds)
+        pairs += duplicates.find_near(records, index, search.thresholds)
     if search.embedding is not None and tests_TD is not None:
         rows = np.flatnonzero(records["readable"])
         columns = np.flatnonzero(index.signatures["readable"])
         if len(rows) and len(columns):
             features_ND = _features(search.embedding, search.train, (indices.start + rows).tolist())
-            similar = find_similar(features_ND, tests_TD, search.thresholds.cosine, search.embedding.device)
+            similar = duplicates.find_similar(features_ND, tests_TD, search.thresholds.cosine, search.embedding.device)
             pairs += [pair._replace(train=int(rows[pair.train]), test=int(columns[pair.test])) for pair in similar]
     placed = [pair._replace(train=indices.start + pair.train) for pair in pairs]
-    return surest(pair for pair in placed if search.tests or pair.test < pair.train)
+    return duplicates.surest(pair for pair in placed if search.tests or pair.test < pair.train)
 
 
 def _features_of_references(search: Search, references: Signatures) -> NDArray[np.float32]:
@@ -206,8 +183,10 @@ def _features(embedding: Embedding, source: Source, indices: Sequence[int]) -> N
     return features_ND
 
 
-def _beyond(progress: Progress, before: int) -> Progress:
-    return lambda count: progress(before + count)
+def _signed(search: Search, source: Source, indices: range, progress: Progress, before: int) -> Signatures:
+    """The records of one block; `before` images were done earlier."""
+    folder = search.folder / "signatures"
+    return sign_block(source, indices, folder, workers=search.workers, progress=lambda count: progress(before + count))
 
 
 def _unreadable(records: Signatures) -> NDArray[np.int64]:

@@ -41,13 +41,9 @@ def blocks(source: Source) -> list[range]:
 
 
 def sign_block(
-    source: Source,
-    indices: range,
-    folder: Path,
-    *,
-    workers: int | None = None,
-    progress: Callable[[int], None] = lambda done: None,
-) -> Signatures:
+    source: Source, indices: range, folder: Path, *,
+    workers: int | None = None, progress: Callable[[int], None] = lambda done: None,
+) -> Signatures:  # fmt: skip
     """The records of one block: read from `folder` where they were written before, else made and written there.
 
     Args:

@@ -78,13 +78,7 @@ def _to_patches(config: ViTConfig) -> list[Step]:
 
 def _to_tokens(config: ViTConfig) -> list[Step]:
     patches = config.grid[0] * config.grid[1]
-    steps = [
-        Step(
-            "patch embeddings",
-            (patches, config.hidden),
-            "one linear map, the same for all, embeds the patches",
-        )
-    ]
+    steps = [Step("patch embeddings", (patches, config.hidden), "one linear map, the same for all, embeds the patches")]
     tokens = (config.tokens, config.hidden)
     if config.prefix_tokens:
         steps.append(Step("class token", tokens, "a learned token, which will gather the answer, is put in front"))
@@ -99,10 +93,7 @@ def _to_logits(config: ViTConfig) -> list[Step]:
     shape: tuple[int, ...] = (config.tokens, config.hidden)
     what = f"{config.layers} layers of {config.heads}-headed attention and MLP, and a final norm"
     pooled = "the class token" if config.prefix_tokens else "the mean of all tokens"
-    steps = [
-        Step("encoder", shape, what),
-        Step("pooling", (config.hidden,), f"{pooled} stands for the image"),
-    ]
+    steps = [Step("encoder", shape, what), Step("pooling", (config.hidden,), f"{pooled} stands for the image")]
     if config.representation:
         steps.append(Step("representation", (config.representation,), "a linear map and a tanh"))
     if config.num_classes:

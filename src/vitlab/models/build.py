@@ -8,25 +8,10 @@ import hashlib
 import torch
 from torch import Tensor, nn
 
-from vitlab.models.positions import resize_position_tensors, resize_positions
 from vitlab.models.resnet import ResNet
 from vitlab.models.vit import VisionTransformer
 from vitlab.recipes.configs import ModelConfig, ViTConfig
 from vitlab.recipes.zoo import configure
-
-__all__ = [
-    "HEAD_MODULES",
-    "Model",
-    "build",
-    "class_names",
-    "classifier",
-    "create_model",
-    "model_digest",
-    "probabilities",
-    "replace_head",
-    "resize_position_tensors",
-    "resize_positions",
-]
 
 Model = VisionTransformer | ResNet
 # How the names of a head's arrays begin; fine-tuning replaces them, the representation layer too (paper: section 3.2).
@@ -39,12 +24,9 @@ def build(config: ModelConfig) -> Model:
 
 
 def create_model(
-    model: str | ModelConfig,
-    *,
-    num_classes: int | None = None,
-    image_size: int | tuple[int, int] | None = None,
-    **options: object,
-) -> Model:
+    model: str | ModelConfig, *,
+    num_classes: int | None = None, image_size: int | tuple[int, int] | None = None, **options: object,
+) -> Model:  # fmt: skip
     """A new model, initialised as in the paper from torch's global random numbers: seed them for the same weights.
 
     Args:

@@ -161,17 +161,10 @@ class Block(nn.Module):
     """
 
     def __init__(
-        self,
-        width: int,
-        mlp: int,
-        heads: int,
-        *,
-        gelu: Gelu = "tanh",
-        dropout: float = 0.0,
-        drop_path: float = 0.0,
-        norm_eps: float = 1e-6,
+        self, width: int, mlp: int, heads: int, *,
+        gelu: Gelu = "tanh", dropout: float = 0.0, drop_path: float = 0.0, norm_eps: float = 1e-6,
         relative: RelativePositions | None = None,
-    ) -> None:
+    ) -> None:  # fmt: skip
         super().__init__()
         self.drop_path = drop_path
         self.norm1 = nn.LayerNorm(width, eps=norm_eps)

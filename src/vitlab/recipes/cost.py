@@ -96,19 +96,12 @@ def _vit_parameters(config: ViTConfig) -> int:
         distances = 2 * config.grid[0] * config.grid[1] - 1 + 3 * config.prefix_tokens
         block += distances * (width // config.heads)
     patch = _linear(config.patch_channels * config.patch_hw[0] * config.patch_hw[1], width)
-    stem = _stem_parameters(config.resnet) if config.resnet else 0
+    tables = config.layers if config.position_at == "every_layer" else 1
+    positions = tables * POSITION_KINDS[config.position].table_parameters(config)
     head = _linear(width, config.representation) if config.representation else 0
     head += _linear(config.feature_width, config.num_classes) if config.num_classes else 0
-    return (
-        stem + patch + width * config.prefix_tokens + _position_parameters(config)
-        + config.layers * block + 2 * width + head
-    )  # fmt: skip
-
-
-def _position_parameters(config: ViTConfig) -> int:
-    """Of the tables that are added to tokens."""
-    tables = config.layers if config.position_at == "every_layer" else 1
-    return tables * POSITION_KINDS[config.position].table_parameters(config)
+    tokens = width * config.prefix_tokens + positions
+    return stem_parameters(config) + patch + tokens + config.layers * block + 2 * width + head
 
 
 def _vit_flops(config: ViTConfig, padding: bool) -> int:
@@ -203,10 +196,9 @@ def _taps(map_hw: tuple[int, int], kernel: int, stride: int, padding: bool, same
 
 def stem_parameters(config: ViTConfig) -> int:
     """How many of a hybrid's parameters are its ResNet's; 0 of a plain Vision Transformer's."""
-    return _stem_parameters(config.resnet) if config.resnet else 0
-
-
-def _stem_parameters(stem: ResNetStem) -> int:
+    stem = config.resnet
+    if stem is None:
+        return 0
     total = _root_parameters(stem.widths[0]) + 2 * stem.widths[0]
     for units in units_of(stem.blocks, stem.widths, (224, 224)):
         width, inputs = units.width, units.inputs

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 
 from vitlab.errors import UserError, unknown_name
 
-PRECISIONS = ("float32", "bfloat16", "fp8")
 # A name with one of these is of another chip, or of a part of one.
 OTHERS = frozenset({"ti", "d", "super", "laptop", "mobile", "mig", "nvl"})
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vitlab.errors import UserError, unknown_name
-from vitlab.recipes import augreg, bit, plain, pretrain, transfer
+from vitlab.recipes import augreg, bit, pretrain, transfer
 from vitlab.recipes.augmentation import Augmentation
 from vitlab.recipes.entries import Entry, Makers
 from vitlab.recipes.schema import (
@@ -168,7 +168,7 @@ FAMILIES = (
         "augreg", "augreg/DATA-AUGMENTATION", "AugReg's pretraining (arXiv 2106.10270), any --model", augreg.pretraining
     ),
     Family("augreg-to", "augreg/to-DATA-STEPS", "AugReg's fine-tuning", augreg.transfer_runs),
-    Family("plain", "plain/vit-s16-EPOCHSep", "a better plain ViT-S/16 on ImageNet (arXiv 2205.01580)", plain.entries),
+    Family("plain", "plain/vit-s16-EPOCHSep", "a better plain ViT-S/16 on ImageNet (arXiv 2205.01580)", pretrain.plain),
     Family("bit", "bit/s, bit/m, bit/l", "BiT's pretraining (arXiv 1912.11370), any --model", bit.upstream),
     Family("hyperrule", "bit/hyperrule-STEPS-PIXELS", "BiT-HyperRule: fine-tuning without a search", bit.hyperrules),
 )
@@ -203,13 +203,6 @@ def entry(name: str) -> Entry | None:
         if name in (makers := family.makers()):
             return makers[name]()
     return None
-
-
-def description(name: str) -> str:
-    """What a built-in recipe is, how it is run, what it costs and what to expect."""
-    found = entry(name)
-    assert found is not None
-    return found.description()
 
 
 def load_recipe(name_or_file: str | Path) -> Recipe:

@@ -65,14 +65,9 @@ _SIZES = {"float32": _Sizes(4, 4, 4, copies=False), "bfloat16": _Sizes(4, 2, 2, 
 
 
 def training_memory(
-    config: ModelConfig,
-    batch: int,
-    *,
-    precision: Precision = "float32",
-    optimizer: Optimizer = "adamw",
-    averaging: bool = False,
-    recompute: bool = False,
-) -> Memory:
+    config: ModelConfig, batch: int, *,
+    precision: Precision = "float32", optimizer: Optimizer = "adamw", averaging: bool = False, recompute: bool = False,
+) -> Memory:  # fmt: skip
     """Memory of an update on `batch` images at once.
 
     Args:
@@ -114,14 +109,9 @@ def inference_memory(config: ModelConfig, batch: int, *, precision: Precision = 
 
 
 def largest_batch(
-    config: ModelConfig,
-    device_bytes: int,
-    *,
-    precision: Precision = "float32",
-    optimizer: Optimizer = "adamw",
-    averaging: bool = False,
-    recompute: bool = False,
-) -> int:
+    config: ModelConfig, device_bytes: int, *,
+    precision: Precision = "float32", optimizer: Optimizer = "adamw", averaging: bool = False, recompute: bool = False,
+) -> int:  # fmt: skip
     """The most images whose update fits into a device's memory, a gibibyte kept free; 0 where none does.
 
     Args:

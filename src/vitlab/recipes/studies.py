@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from vitlab.errors import unknown_name
-from vitlab.recipes import augreg, bit, library, plain, transfer
+from vitlab.recipes import augreg, bit, library, pretrain, transfer
 from vitlab.recipes.augmentation import AUGREG, Augmentation
 from vitlab.recipes.entries import NOT_MEASURED, Entry
 from vitlab.recipes.library import load_recipe
@@ -187,7 +187,7 @@ def heads() -> Study:
 
 def plain_s16() -> Study:
     """The plain ViT-S/16 of 90 epochs, and without each of its parts (arXiv 2205.01580, table of ablations)."""
-    full = plain.recipe(90)
+    full = pretrain.plain_recipe(90)
     bare = Augmentation(crop="inception", flip=True)
     original = _with_options(full, head="token", position="learned").model_copy(update={"batch_size": 4096})
     linear = {key: value for key, value in full.model.options.items() if key != "representation"}

@@ -5,14 +5,7 @@ from functools import partial
 from vitlab.recipes import vtab
 from vitlab.recipes.augmentation import Augmentation
 from vitlab.recipes.entries import Entry, Makers
-from vitlab.recipes.schema import (
-    DataConfig,
-    ModelSpec,
-    OptimizerConfig,
-    Recipe,
-    ScaleConfig,
-    ScheduleConfig,
-)
+from vitlab.recipes.schema import DataConfig, ModelSpec, OptimizerConfig, Recipe, ScaleConfig, ScheduleConfig
 
 # Data set, its title, steps, learning rates that the paper tries, the one of them that the recipe has, share of train
 # that the rates are tried on, training images, and top-1 of ViT-B/16 and ViT-L/16 from ImageNet-21k (Table 5).
@@ -74,16 +67,9 @@ def paper_finetuning(name: str, about: str, source: str, steps: int, rate: float
 
 
 def _table4(
-    source: str,
-    title: str,
-    steps: int,
-    rates: tuple[float, ...],
-    rate: float,
-    dev_share: float,
-    images: int,
-    base: float,
-    large: float,
-) -> Entry:
+    source: str, title: str, steps: int, rates: tuple[float, ...], rate: float, dev_share: float, images: int,
+    base: float, large: float,
+) -> Entry:  # fmt: skip
     assert rate in rates
     recipe = paper_finetuning(f"table4/{source}", f"any model on {title} at 384 pixels (Table 4)", source, steps, rate)
     expected = f"ViT-B/16 {base:.2f} %, ViT-L/16 {large:.2f} % from ImageNet-21k (Table 5); not measured here"

@@ -6,33 +6,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from vitlab.errors import UserError, unknown_name
-from vitlab.recipes.configs import (
-    Gelu,
-    Head,
-    ModelConfig,
-    Position,
-    PositionAt,
-    ResNetConfig,
-    ResNetStem,
-    ViTConfig,
-    height_and_width,
-)
+from vitlab.recipes.configs import ModelConfig, ResNetConfig, ResNetStem, ViTConfig
 
-__all__ = [
-    "Gelu",
-    "Head",
-    "ModelConfig",
-    "Position",
-    "PositionAt",
-    "ResNetConfig",
-    "ResNetStem",
-    "ViTConfig",
-    "configure",
-    "get",
-    "height_and_width",
-    "is_known",
-    "names",
-]
+__all__ = ["ResNetConfig", "ResNetStem", "ViTConfig", "configure", "get", "is_known", "names"]
 
 # layers, hidden, mlp, heads. Ti and S are AugReg's, g and G those of the 2022 scaling paper (here with the
 # class token of this paper instead of attention pooling).
@@ -61,17 +37,7 @@ HYBRIDS = {
 DEPTHS = {50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3), 200: (3, 24, 36, 3)}
 RESNETS = {
     f"BiT-R{depth}x{width}": (depth, width)
-    for depth, width in [
-        (50, 1),
-        (50, 2),
-        (50, 3),
-        (101, 1),
-        (101, 3),
-        (152, 1),
-        (152, 2),
-        (152, 4),
-        (200, 3),
-    ]
+    for depth, width in [(50, 1), (50, 2), (50, 3), (101, 1), (101, 3), (152, 1), (152, 2), (152, 4), (200, 3)]
 }
 AXIAL_RESNET = "AxialResNet50"
 

@@ -7,8 +7,7 @@ from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 
 from vitlab.data import images
-from vitlab.data.decoding.pillow import MAX_PIXELS, open_image
-from vitlab.data.decoding.ppm import is_ppm
+from vitlab.data.decoding import MAX_PIXELS, is_ppm, open_image
 from vitlab.data.images import RGB
 from vitlab.errors import UserError
 from vitlab.serving.limits import Limits, Refused

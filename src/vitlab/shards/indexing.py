@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from vitlab.data.block_cache import Reader
-from vitlab.data.decoding.pillow import MAX_BYTES, SUFFIXES
+from vitlab.data.decoding import MAX_BYTES, SUFFIXES
 from vitlab.errors import UserError
 from vitlab.files import write_text
 from vitlab.shards.remote import RemoteFile, read_if_there
@@ -186,15 +186,9 @@ def _leave_out(error: UserError, skipped: list[str] | None) -> None:
 
 
 def _take(
-    member: Member,
-    read: Reader,
-    shard: str,
-    classes: tuple[str, ...] | None,
-    images: dict[str, Member],
-    labels: dict[str, int],
-    unusable: set[str],
-    skipped: list[str] | None,
-) -> None:
+    member: Member, read: Reader, shard: str, classes: tuple[str, ...] | None, images: dict[str, Member],
+    labels: dict[str, int], unusable: set[str], skipped: list[str] | None,
+) -> None:  # fmt: skip
     """Notes one member as a sample's image, unusable image, or label, or passes it over."""
     folder, slash, base = member.name.rpartition("/")
     stem, _, suffix = base.partition(".")

@@ -10,7 +10,7 @@ from vitlab.data.folders import TEST_FOLDERS
 from vitlab.data.sources import Bad, TrainOrTest
 from vitlab.errors import UserError
 from vitlab.shards.indexing import index_remote, index_shard
-from vitlab.shards.remote import find_file, find_matching
+from vitlab.shards.remote import find_file, find_matching, is_url
 from vitlab.shards.source import Shard, ShardSource, shard_source
 
 MAX_SHARDS = 1_000_000
@@ -19,8 +19,7 @@ BRACES = re.compile(r"\{([^{}]*)\}")
 WAYS = "tar shards are path/train-{000..010}.tar, path/train-*.tar, their folder, or a URL of the same form"
 
 
-# (names, what the source is called, the training side's classes, the wanted side of a fixed split) -> a source
-Open = Callable[[Sequence[str], str, tuple[str, ...] | None, TrainOrTest | None], ShardSource]
+Names = Callable[[str], list[str]]  # a path or URL, or a pattern of them -> the shards that it means
 
 
 def open_tar_folder(folder: Path, tars: list[Path], split: TrainOrTest, bad: Bad = "refuse") -> ShardSource:
@@ -43,18 +42,13 @@ def open_tar_pattern(pattern: Path, source: str, split: TrainOrTest, bad: Bad = 
         UserError: a shard is missing or refused, or there is no test side.
     """
 
-    def opened(
-        names: Sequence[str], name: str, classes: tuple[str, ...] | None, split: TrainOrTest | None
-    ) -> ShardSource:
-        return open_shards([Path(path) for path in names], name, classes=classes, split=split, bad=bad)
-
     def matching(text: str) -> list[str]:
         return sorted(glob.glob(text))  # noqa: PTH207 (the pattern may be absolute)
 
     def existing(text: str) -> list[str]:
         return [text] if Path(text).is_file() else []
 
-    return _open_side(str(pattern), source, split, opened, matching, existing)
+    return _open_side(str(pattern), source, split, bad, matching, existing)
 
 
 def open_tar_url(url: str, split: TrainOrTest, bad: Bad = "refuse") -> ShardSource:
@@ -65,78 +59,52 @@ def open_tar_url(url: str, split: TrainOrTest, bad: Bad = "refuse") -> ShardSour
     """
     if not url.endswith(".tar"):
         raise UserError(f"{url}: this URL names no tar shards; {WAYS}")
-
-    def opened(
-        names: Sequence[str], name: str, classes: tuple[str, ...] | None, split: TrainOrTest | None
-    ) -> ShardSource:
-        return open_remote_shards(names, name, classes=classes, split=split, bad=bad)
-
-    return _open_side(url, url, split, opened, find_matching, lambda text: [find_file(text).url])
+    return _open_side(url, url, split, bad, find_matching, lambda text: [find_file(text).url])
 
 
 def open_shards(
-    paths: Sequence[Path],
-    name: str,
-    *,
-    classes: tuple[str, ...] | None = None,
-    split: TrainOrTest | None = None,
-    bad: Bad = "refuse",
-) -> ShardSource:
-    """A source from tar files on disk, indexing those that have no index yet; see `shard_source`.
+    shards: Sequence[Path | str], name: str, *,
+    classes: tuple[str, ...] | None = None, split: TrainOrTest | None = None, bad: Bad = "refuse",
+) -> ShardSource:  # fmt: skip
+    """A source from tar files, paths or URLs, indexing those that have no index yet; see `shard_source`.
 
     `bad` says whether a shard that is cut short and a sample that is incomplete are refused, or left out and listed
     in `ShardSource.skipped`.
     """
     skipped: list[str] = []
-    shards = [Shard(path, index_shard(path, skipped if bad == "skip" else None)) for path in paths]
-    return shard_source(shards, name, classes=classes, split=split, skipped=skipped)
+    opened = [_open_shard(shard, skipped if bad == "skip" else None) for shard in shards]
+    return shard_source(opened, name, classes=classes, split=split, skipped=skipped)
 
 
-def open_remote_shards(
-    urls: Sequence[str],
-    name: str,
-    *,
-    classes: tuple[str, ...] | None = None,
-    split: TrainOrTest | None = None,
-    bad: Bad = "refuse",
-) -> ShardSource:
-    """A source from tar files behind URLs; see `open_shards` and `indexing.index_remote`."""
-    skipped: list[str] = []
-    found = [find_file(url) for url in urls]
-    shards = [
-        Shard(Path(file.url.rpartition("/")[2]), index_remote(file, skipped if bad == "skip" else None), remote=file)
-        for file in found
-    ]
-    return shard_source(shards, name, classes=classes, split=split, skipped=skipped)
+def _open_shard(shard: Path | str, skipped: list[str] | None) -> Shard:
+    if is_url(str(shard)):
+        file = find_file(str(shard))
+        return Shard(Path(file.url.rpartition("/")[2]), index_remote(file, skipped), remote=file)
+    return Shard(Path(shard), index_shard(Path(shard), skipped))
 
 
 def _open_side(
-    pattern: str,
-    source: str,
-    split: TrainOrTest,
-    opened: Open,
-    matching: Callable[[str], list[str]],
-    existing: Callable[[str], list[str]],
+    pattern: str, source: str, split: TrainOrTest, bad: Bad, matching: Names, existing: Names
 ) -> ShardSource:
     train = find_shards(pattern, matching, existing)
     folder, slash, name = pattern.rpartition("/")
     if "train" not in name:
-        return opened(train, source, None, split)
-    train_side = opened(train, f"{source} (train split)", None, None)
+        return open_shards(train, source, split=split, bad=bad)
+    train_side = open_shards(train, f"{source} (train split)", bad=bad)
     if split == "train":
         return train_side
     stem = name.partition("train")[0]
     for side in TEST_FOLDERS:
         names = matching(f"{glob.escape(folder)}{slash}{glob.escape(stem)}{side}[-_.0-9]*tar")
         if names:
-            return opened(names, f"{source} ({side} split)", train_side.classes, None)
+            return open_shards(names, f"{source} ({side} split)", classes=train_side.classes, bad=bad)
     raise UserError(
         f"{source}: there are no test shards; name them {stem}val-*.tar beside {name}, "
         "or give shards without `train` in their names to have them split"
     )
 
 
-def find_shards(pattern: str, matching: Callable[[str], list[str]], existing: Callable[[str], list[str]]) -> list[str]:
+def find_shards(pattern: str, matching: Names, existing: Names) -> list[str]:
     """The tar files that a pattern means: `{000..010}` and `{a,b}` are written out, `*` and `?` match.
 
     Args:

@@ -15,8 +15,7 @@ from PIL import Image
 
 from vitlab.data.assembly import default_workers
 from vitlab.data.block_cache import Reader
-from vitlab.data.decoding.pillow import refuse
-from vitlab.data.decoding.ppm import write_ppm
+from vitlab.data.decoding import refuse, write_ppm
 from vitlab.data.images import RGB, decode
 from vitlab.data.sources import Bad, Sample, Source, TrainOrTest
 from vitlab.errors import UserError
@@ -157,12 +156,7 @@ def _write_shard(path: Path, group: Sequence[tuple[str, Sample]], classes: tuple
 
 
 def _samples(
-    source: Source,
-    size: int | None,
-    encoding: Encoding,
-    workers: int | None,
-    bad_images: Bad,
-    skipped: list[str],
+    source: Source, size: int | None, encoding: Encoding, workers: int | None, bad_images: Bad, skipped: list[str]
 ) -> Iterator[tuple[str, Sample]]:
     """Every sample with its key, in order; threads work ahead."""
 

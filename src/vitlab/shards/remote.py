@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from vitlab.data.decoding.pillow import describe_error
+from vitlab.data.decoding import describe_error
 from vitlab.errors import UserError
 
 SCHEMES = ("s3", "gs", "gcs", "az", "abfs", "https", "http", "file", "memory")

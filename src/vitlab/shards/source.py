@@ -12,8 +12,8 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass as checked_dataclass
 
 from vitlab.data.block_cache import BlockCache
-from vitlab.data.decoding.pillow import MAX_BYTES, refuse
-from vitlab.data.sources import Sample, TrainOrTest, check_classes, fingerprint, split_by_name
+from vitlab.data.decoding import MAX_BYTES, refuse
+from vitlab.data.sources import LabelledSource, Sample, TrainOrTest, check_classes, fingerprint, split_by_name
 from vitlab.errors import UserError
 from vitlab.shards.remote import RemoteFile
 from vitlab.shards.tar import BLOCK, header_size
@@ -110,19 +110,12 @@ class Shard:
 
 
 @dataclass(frozen=True, eq=False)
-class ShardSource:
+class ShardSource(LabelledSource):
     """Samples of tar shards; see `sources.Source`. `places` holds (shard, row of its index) of each sample."""
 
-    name: str
-    classes: tuple[str, ...]
-    labels_N: NDArray[np.int64]
-    fingerprint: str
     shards: tuple[Shard, ...]
     places: NDArray[np.int64]
     skipped: tuple[str, ...] = ()
-
-    def __len__(self) -> int:
-        return len(self.labels_N)
 
     def key(self, index: int) -> str:
         """The shard's and the member's name; see `sources.Source.key`."""
@@ -156,13 +149,9 @@ class ShardSource:
 
 
 def shard_source(
-    shards: Sequence[Shard],
-    name: str,
-    *,
-    classes: tuple[str, ...] | None = None,
-    split: TrainOrTest | None = None,
-    skipped: Sequence[str] = (),
-) -> ShardSource:
+    shards: Sequence[Shard], name: str, *,
+    classes: tuple[str, ...] | None = None, split: TrainOrTest | None = None, skipped: Sequence[str] = (),
+) -> ShardSource:  # fmt: skip
     """One source from shards.
 
     Args:

@@ -13,13 +13,7 @@ from vitlab.errors import UserError
 BLOCK = 512
 MAX_NAME = 64 * 1024
 FILE_TYPES = (b"0", b"\0", b"7")
-REFUSED_TYPES = {
-    b"1": "a hard link",
-    b"2": "a symbolic link",
-    b"3": "a device",
-    b"4": "a device",
-    b"6": "a pipe",
-}
+REFUSED_TYPES = {b"1": "a hard link", b"2": "a symbolic link", b"3": "a device", b"4": "a device", b"6": "a pipe"}
 
 EXTENSIONS = (b"L", b"x", b"g")
 

@@ -40,15 +40,9 @@ class StepResult:
 
 
 def update(
-    replica: Replica,
-    optimizer: torch.optim.Optimizer,
-    microbatches: Microbatches,
-    rows_of_all: int,
-    *,
-    objective: ObjectiveConfig,
-    clip_norm: float,
-    runtime: Runtime,
-) -> StepResult:
+    replica: Replica, optimizer: torch.optim.Optimizer, microbatches: Microbatches, rows_of_all: int, *,
+    objective: ObjectiveConfig, clip_norm: float, runtime: Runtime,
+) -> StepResult:  # fmt: skip
     """Forward and backward pass of every microbatch, clipping by the global norm, one step of the optimizer.
 
     Args:

@@ -5,10 +5,10 @@ from contextlib import ExitStack, closing, contextmanager
 from dataclasses import replace
 
 from vitlab.data import loader
+from vitlab.data.assembly import prefetched
 from vitlab.data.augmentation.mixing import check_ranks
 from vitlab.data.in_memory import fit_in_memory
 from vitlab.data.loader import Batch
-from vitlab.data.prefetch import prefetched
 from vitlab.data.sources import Source
 from vitlab.errors import Interrupted, TrainingFailed, UserError
 from vitlab.models.build import Model
@@ -16,15 +16,14 @@ from vitlab.progress import Progress
 from vitlab.recipes.schema import Recipe
 from vitlab.runtime import Runtime, seeded
 from vitlab.training import checkpoint, loggers, memory, parallel
+from vitlab.training.checkpoint import CheckpointWriter
 from vitlab.training.checkpoint_files import remove_debris
-from vitlab.training.checkpoint_writer import CheckpointWriter
 from vitlab.training.divergence import Diverged, FiniteWatch
 from vitlab.training.metrics import MetricsTracker
 from vitlab.training.microbatches import MicrobatchMaker
 from vitlab.training.optimizers import learning_rate
-from vitlab.training.rank_sync import RankSync, Synced
+from vitlab.training.rank_sync import RankSync, StopRequest, Synced, watching
 from vitlab.training.run_directory import RunDirectory
-from vitlab.training.signals import StopRequest, watching
 from vitlab.training.state import start
 from vitlab.training.step import StepResult, set_learning_rate, update
 from vitlab.training.thread_replicas import thread_replicas_of
@@ -55,16 +54,9 @@ class Trainer:
     """
 
     def __init__(
-        self,
-        recipe: Recipe,
-        model: Model,
-        source: Source,
-        run: RunDirectory,
-        *,
-        runtime: Runtime,
-        progress: Progress,
-        hooks: Sequence[Hook] = (),
-    ) -> None:
+        self, recipe: Recipe, model: Model, source: Source, run: RunDirectory, *,
+        runtime: Runtime, progress: Progress, hooks: Sequence[Hook] = (),
+    ) -> None:  # fmt: skip
         self._recipe, self._model, self._source, self._run = recipe, model, source, run
         self._runtime = runtime = replace(runtime, compute=runtime.compute_of(recipe.scale.precision))
         self._progress, self._hooks = progress, hooks

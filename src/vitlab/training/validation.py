@@ -7,7 +7,7 @@ from vitlab.recipes.schema import EarlyStoppingConfig
 from vitlab.runtime import Runtime, all_reduce_sum, raise_on_all
 from vitlab.training import parallel
 from vitlab.training.parallel import Replica
-from vitlab.training.signals import Cancelled, StopRequest
+from vitlab.training.rank_sync import Cancelled, StopRequest
 from vitlab.training.state import Progress, TrainingState
 
 Hook = Callable[[int, Model], dict[str, float]]
@@ -15,12 +15,7 @@ SCORE = "validation_top1"  # of the numbers that hooks return, the one that says
 
 
 def validate(
-    hooks: Sequence[Hook],
-    step: int,
-    replica: Replica,
-    state: TrainingState,
-    request: StopRequest,
-    runtime: Runtime,
+    hooks: Sequence[Hook], step: int, replica: Replica, state: TrainingState, request: StopRequest, runtime: Runtime
 ) -> dict[str, float]:
     """Call the hooks with the weights that are kept, in the first process; returns their numbers there.
 

@@ -15,7 +15,8 @@ import torch
 from torch.overrides import TorchFunctionMode
 
 from vitlab.errors import UserError
-from vitlab.models.build import HEAD_MODULES, Model, build, resize_position_tensors
+from vitlab.models.build import HEAD_MODULES, Model, build
+from vitlab.models.positions import resize_position_tensors
 from vitlab.recipes.configs import ModelConfig, ResNetConfig, ViTConfig
 from vitlab.recipes.zoo import configure
 from vitlab.weights.plan import LoadPlan, Size

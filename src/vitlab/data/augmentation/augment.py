@@ -11,7 +11,7 @@ from math import sqrt
 import numpy as np
 
 from vitlab.data.augmentation.randaugment import Operation, apply_operation, draw_operations
-from vitlab.data.decoding.jpeg import largest_shrink
+from vitlab.data.decoding import largest_shrink
 from vitlab.data.images import RGB, Picture
 from vitlab.data.resize import bilinear, mirror, prepare
 from vitlab.recipes.augmentation import Augmentation

@@ -92,16 +92,9 @@ def partners(batch_size: int, positions_N: NDArray[np.int64] | None = None) -> N
 
 
 def mix_batch(
-    images_BCHW: Tensor,
-    labels: Tensor,
-    classes: int,
-    augmentation: Augmentation,
-    *,
-    seed: int,
-    step: int,
-    batch_size: int | None = None,
-    positions_N: NDArray[np.int64] | None = None,
-) -> tuple[Tensor, Tensor]:
+    images_BCHW: Tensor, labels: Tensor, classes: int, augmentation: Augmentation, *,
+    seed: int, step: int, batch_size: int | None = None, positions_N: NDArray[np.int64] | None = None,
+) -> tuple[Tensor, Tensor]:  # fmt: skip
     """Mixes a rank's share of a training batch by Mixup or CutMix.
 
     Args:

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from PIL import Image
 
-from vitlab.data.decoding.ppm import read_ppm, write_ppm
+from vitlab.data.decoding import read_ppm, write_ppm
 from vitlab.data.images import decode
 from vitlab.errors import UserError
 

@@ -6,16 +6,16 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from data.pictures import encode
-from vitlab.data.decoding import jpeg
-from vitlab.data.decoding.jpeg import decode_quickly, largest_shrink
+from vitlab.data import decoding
+from vitlab.data.decoding import decode_quickly, largest_shrink
 from vitlab.data.images import decode, open_picture
 from vitlab.errors import UserError
 
-with_simplejpeg = pytest.mark.skipif(not jpeg.HAS_SIMPLEJPEG, reason="simplejpeg is not installed")
+with_simplejpeg = pytest.mark.skipif(not decoding.HAS_SIMPLEJPEG, reason="simplejpeg is not installed")
 
 
 def slowly(data, shrink, monkeypatch):
-    monkeypatch.setattr(jpeg, "HAS_SIMPLEJPEG", False)
+    monkeypatch.setattr(decoding, "HAS_SIMPLEJPEG", False)
     return open_picture(data, "x").pixels(shrink)
 
 
@@ -94,5 +94,5 @@ def test_what_simplejpeg_refuses_pillow_decides(small_photo, data):
 
     expected = outcome()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(jpeg, "HAS_SIMPLEJPEG", False)
+        patch.setattr(decoding, "HAS_SIMPLEJPEG", False)
         assert outcome() == expected

@@ -1,1 +1,0 @@
-"""The formats of image files, each opened with its size checked first."""
