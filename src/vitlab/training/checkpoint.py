@@ -265,7 +265,7 @@ class CheckpointWriter:
 
     def _write_and_keep(self, step: int, taken: Snapshot, about: dict[str, Any]) -> None:
         try:
-            entries = write_part(self._checkpoints, step, taken, self._state, self._runtime)
+            entries = write_share(self._checkpoints, step, taken, self._state, self._runtime)
             if not self._state.shards:
                 self._move_into_place(step, {**about, "files": entries})
         except OSError:
