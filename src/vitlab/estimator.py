@@ -195,15 +195,11 @@ class ViTClassifier:
     def _default_recipe(self, images: int) -> Recipe:
         size = min(self.batch_size, images)
         steps = max(1, round(self.epochs * images / size))
+        optimizer = OptimizerConfig(learning_rate=self.learning_rate, weight_decay=self.weight_decay)
         return Recipe(
-            name="estimator",
-            steps=steps,
-            batch_size=size,
-            checkpoint_every=0,
-            model=ModelSpec(name=DEFAULT_MODEL),
-            optimizer=OptimizerConfig(learning_rate=self.learning_rate, weight_decay=self.weight_decay),
-            schedule=ScheduleConfig(warmup_steps=round(WARMUP_SHARE * steps)),
-        )
+            name="estimator", steps=steps, batch_size=size, checkpoint_every=0, model=ModelSpec(name=DEFAULT_MODEL),
+            optimizer=optimizer, schedule=ScheduleConfig(warmup_steps=round(WARMUP_SHARE * steps)),
+        )  # fmt: skip
 
     def _checked(self, recipe: Recipe) -> Recipe:
         """Refuse what would have no effect."""

@@ -69,12 +69,7 @@ def show_progress(title: str, total: int) -> Iterator[Progress]:
     if not console.is_terminal:
         yield _Lines(title, total)
         return
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[text]}"),
-        TimeRemainingColumn(),
-    )
+    title_column, text_column = TextColumn("{task.description}"), TextColumn("{task.fields[text]}")
+    columns = (title_column, BarColumn(), MofNCompleteColumn(), text_column, TimeRemainingColumn())
     with RichProgress(*columns, console=console) as bar:
         yield _Bar(bar, bar.add_task(title, total=total, text=""))

@@ -60,7 +60,9 @@ class Runtime:
 
 def choose(device: str = "auto") -> Runtime:
     """The runtime of `device`: "auto" takes CUDA, then Apple's GPU, then the CPU. GPUs compute in bfloat16."""
-    name = _best_device() if device == "auto" else device
+    name = device
+    if device == "auto":
+        name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
     try:
         chosen = torch.device(name)
     except RuntimeError:
@@ -162,12 +164,6 @@ def raise_on_all(runtime: Runtime) -> Iterator[None]:
         first = next((text for text in all_gather_text(runtime, mistake) if text), "")
         if first:
             raise UserError(first)
-
-
-def _best_device() -> str:
-    if torch.cuda.is_available():
-        return "cuda"
-    return "mps" if torch.backends.mps.is_available() else "cpu"
 
 
 def derived_seed(seed: int, *purpose: str | int) -> int:

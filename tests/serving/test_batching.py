@@ -6,7 +6,7 @@ import threading
 import numpy as np
 import pytest
 
-from vitlab.serving.batching import Batcher
+from vitlab.serving.engine import Batcher
 from vitlab.serving.limits import Limits, Refused
 
 

@@ -90,7 +90,6 @@ class _Costs:
     """What a training costs on a device.
 
     Attributes:
-        forward: FLOPs of one image.
         largest_batch: that fits into the device's memory.
         h100_hours: in bfloat16.
     """
@@ -98,8 +97,6 @@ class _Costs:
     optimizer: memory.Optimizer
     memory: memory.Memory
     largest_batch: int
-    forward: int
-    exaflops: float
     core_days: float
     h100_hours: float
     device_hours: float
@@ -119,8 +116,6 @@ def _costs(training: CostedTraining, device: _Device) -> _Costs:
             config, device.hardware.memory, precision=device.precision, optimizer=optimizer, averaging=averaging,
             recompute=recompute,
         ),
-        forward=cost.flops(config),
-        exaflops=exaflops,
         core_days=cost.tpu_v3_core_days(exaflops, device.utilisation),
         h100_hours=device_hours(exaflops, hardware.find("H100").peak(H100_PRECISION), device.utilisation),
         device_hours=device.hours(exaflops),
@@ -149,8 +144,8 @@ def _model_rows(training: CostedTraining, costs: _Costs) -> list[list[Cell]]:
         ["parameters", _scaled(cost.parameters(config), largest="M")],
         ["image size", " x ".join(map(str, config.image_hw))],
         *tokens,
-        ["FLOPs per image, forward", _scaled(costs.forward)],
-        ["FLOPs per image, training", _scaled(cost.FORWARD_AND_BACKWARD * costs.forward)],
+        ["FLOPs per image, forward", _scaled(cost.flops(config))],
+        ["FLOPs per image, training", _scaled(cost.FORWARD_AND_BACKWARD * cost.flops(config))],
     ]
 
 
@@ -162,7 +157,7 @@ def _training_rows(training: CostedTraining, costs: _Costs, device: _Device) -> 
         [f"activations of {batch}, {device.precision}", _bytes(needed.activations)],
         [f"peak memory in training, {batch}", _bytes(needed.peak)],
         [f"largest training batch on {found.name} ({found.memory / 1e9:.0f} GB)", f"{costs.largest_batch:,}"],
-        [f"training: {training.length}", f"{costs.exaflops:,.4g} exaFLOPs"],
+        [f"training: {training.length}", f"{training.exaflops:,.4g} exaFLOPs"],
         ["TPUv3-core-days", f"{costs.core_days:,.4g}"],
         ["H100-hours", f"{costs.h100_hours:,.4g}"],
     ]
@@ -174,9 +169,10 @@ def _training_rows(training: CostedTraining, costs: _Costs, device: _Device) -> 
 
 
 def _numbers(training: CostedTraining, costs: _Costs, device: _Device) -> dict[str, object]:
+    config = training.config
     return {
-        "parameters": cost.parameters(training.config), "classes": training.config.num_classes, "flops": costs.forward,
-        "exaflops": costs.exaflops, "epochs": training.epochs, "images": training.images, "steps": training.steps,
+        "parameters": cost.parameters(config), "classes": config.num_classes, "flops": cost.flops(config),
+        "exaflops": training.exaflops, "epochs": training.epochs, "images": training.images, "steps": training.steps,
         "batch": training.microbatch, "precision": device.precision, "training_memory": costs.memory.peak,
         "activations": costs.memory.activations, "largest_batch": costs.largest_batch,
         "hardware": device.hardware.name, "utilisation": device.utilisation, "tpu_v3_core_days": costs.core_days,

@@ -22,12 +22,9 @@ app = options.new_app()
 SPLITS: tuple[TrainOrTest, ...] = ("train", "test")
 MOST_CLASSES = 30  # up to so many are listed one by one
 QUANTILES: tuple[tuple[str, Quantile], ...] = (
-    ("smallest", "smallest"),
-    ("5 % quantile of", "five_percent"),
-    ("median", "median"),
-    ("95 % quantile of", "ninety_five_percent"),
-    ("largest", "largest"),
-)
+    ("smallest", "smallest"), ("5 % quantile of", "five_percent"), ("median", "median"),
+    ("95 % quantile of", "ninety_five_percent"), ("largest", "largest"),
+)  # fmt: skip
 
 
 @app.callback(invoke_without_command=True)

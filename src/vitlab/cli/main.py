@@ -46,18 +46,13 @@ Start with `vitlab demo`. An error is one line on stderr; --debug adds the trace
 """
 
 
-def overview() -> str:
-    """What `vitlab --help` prints."""
-    return OVERVIEW.format(verbs="\n".join(f"  {verb:<10} {what}" for verb, what in VERBS.items()))
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one verb; returns the exit code: 0 done, 2 error of the user, 3 training failed, 130 and 143 interrupted."""
     words = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in words
     words = [word for word in words if word != "--debug"]
     if not words or words[0] in ("--help", "-h", "help"):
-        sys.stdout.write(overview())
+        sys.stdout.write(OVERVIEW.format(verbs="\n".join(f"  {verb:<10} {what}" for verb, what in VERBS.items())))
         return 0
     if words[0] == "--version":
         print(version("vitlab"))

@@ -9,14 +9,9 @@ from vitlab.errors import UserError
 from vitlab.recipes.schema import current_assignments
 
 ModelArgument = Annotated[str, typer.Argument(metavar="MODEL", help="A run's directory, or a weights file or folder.")]
-DataOption = Annotated[
-    str,
-    typer.Option("--data", metavar="SOURCE", help="A data set's name, an image folder, or a pattern of tar shards."),
-]
-OptionalDataOption = Annotated[
-    str | None,
-    typer.Option("--data", metavar="SOURCE", help="A data set's name, an image folder, or a pattern of tar shards."),
-]
+_DATA = typer.Option("--data", metavar="SOURCE", help="A data set's name, an image folder, or a pattern of tar shards.")
+DataOption = Annotated[str, _DATA]
+OptionalDataOption = Annotated[str | None, _DATA]
 StepsOption = Annotated[int | None, typer.Option("--steps", min=1, help="Number of updates, instead of the recipe's.")]
 SeedOption = Annotated[int | None, typer.Option("--seed", min=0, help="Random seed, instead of the recipe's.")]
 SetOption = Annotated[

@@ -78,9 +78,7 @@ def features_of(
     Raises:
         UserError: there is no such layer, or it gives no features; the cached features are damaged or another model's.
     """
-    # Version 0.1 stored the first patch of outputs without a class token under the layer's bare name.
-    processing = f"{preprocessing} {runtime.compute} {'last' if layer is None else f'{layer}, by its tokens'}"
-    key = CacheKey(model_digest(model), source.fingerprint, processing)
+    key = CacheKey(model_digest(model), source.fingerprint, _processing(preprocessing, runtime, layer))
     if cache is not None:
         cached = _read_cached(cache / key.file_name, key)
         if cached is not None:
@@ -139,6 +137,11 @@ def _checksum(features_ND: np.ndarray, labels_N: np.ndarray) -> str:
     digest = hashlib.sha256(features_ND.tobytes())
     digest.update(labels_N.tobytes())
     return digest.hexdigest()
+
+
+def _processing(preprocessing: Preprocessing, runtime: Runtime, layer: str | None) -> str:
+    # Version 0.1 stored the first patch of outputs without a class token under the layer's bare name.
+    return f"{preprocessing} {runtime.compute} {'last' if layer is None else f'{layer}, by its tokens'}"
 
 
 def check_layers(models: Mapping[str, Model], layer: str, runtime: Runtime) -> None:

@@ -175,13 +175,8 @@ class Settings:
     def as_numbers(self, seeds: int) -> dict[str, object]:
         """The settings as they are stored; those of least squares are None without it."""
         ridge = "ridge" in self.probes
-        return {
-            "probes": list(self.probes),
-            "layer": self.layer,
-            "l2": self.l2 if ridge else None,
-            "dtype": ("float32" if self.float32 else "float64") if ridge else None,
-            "seeds": seeds,
-        }
+        l2, dtype = (self.l2, "float32" if self.float32 else "float64") if ridge else (None, None)
+        return {"probes": list(self.probes), "layer": self.layer, "l2": l2, "dtype": dtype, "seeds": seeds}
 
     def file_words(self) -> list[str]:
         """What differs from the paper's protocol, as words of a file name."""

@@ -159,14 +159,9 @@ def line_chart(title: str, lines: Sequence[Series], *, percent: bool = False) ->
         *_steps(horizontal),
         *(_line(number, line, horizontal, vertical, percent) for number, line in enumerate(drawn)),
     ]
-    legend = tuple(
-        (
-            number % COLOURS,
-            _line_name(line.name) if len(lines) > 1 else "final value",
-            number_text(line.last, percent=percent),
-        )
-        for number, line in enumerate(lines)
-    )
+    names = [_line_name(line.name) if len(lines) > 1 else "final value" for line in lines]
+    ends = [number_text(line.last, percent=percent) for line in lines]
+    legend = tuple((number % COLOURS, name, end) for number, (name, end) in enumerate(zip(names, ends, strict=True)))
     text = f"{title} over {_count(last)} steps: " + ", ".join(f"{name} {end}" for _, name, end in legend)
     return Chart(title, svg_of(WIDTH, HEIGHT, text, marks), legend)
 
@@ -248,9 +243,8 @@ def _steps(axis: _Axis) -> list[Markup]:
 
 
 def _count(steps: float) -> str:
-    for size, unit in ((1e6, "M"), (1e4, "k")):
-        if steps >= size:
-            scale = 1e6 if unit == "M" else 1e3
+    for least, scale, unit in ((1e6, 1e6, "M"), (1e4, 1e3, "k")):
+        if steps >= least:
             return f"{steps / scale:.4g}{unit}"
     return f"{steps:,.4g}" if steps < 1000 else f"{steps:,.0f}"
 

@@ -47,7 +47,9 @@ def speed_figure(measured: Sequence[Speed], device: str) -> Figure:
         _scale_heights(axes, heights, doubling=what == "largest")
         axes.set_title(title, fontsize=FONT, color=INK, loc="left")
         if place == 1:
-            _explain(axes)
+            axes.set_xlabel("image size (pixels)", fontsize=FONT - 1, color=INK)
+            style = {"frameon": False, "labelcolor": INK, "fontsize": FONT - 2, "ncols": 2, "handlelength": 3}
+            axes.legend(loc="upper center", bbox_to_anchor=(0.45, -0.2), **style)
     write(figure, f"Inference on {device}"[:48], 0.2, height - 0.4, fontsize=FONT + 1)
     return figure
 
@@ -56,14 +58,9 @@ def _style(number: int) -> dict[str, Any]:
     """The style of a line; later ones are thinner and dashed with smaller markers, so that those below stay visible."""
     place = number % len(COLOURS)
     return {
-        "color": COLOURS[place],
-        "linestyle": LINES[place % len(LINES)],
-        "linewidth": 3.0 - 0.22 * place,
-        "marker": MARKERS[place],
-        "markersize": 10.0 - 0.7 * place,
-        "markerfacecolor": "none",
-        "markeredgewidth": 1.4,
-    }
+        "color": COLOURS[place], "linestyle": LINES[place % len(LINES)], "linewidth": 3.0 - 0.22 * place,
+        "marker": MARKERS[place], "markersize": 10.0 - 0.7 * place, "markerfacecolor": "none", "markeredgewidth": 1.4,
+    }  # fmt: skip
 
 
 def _scale_heights(axes: Any, heights: Sequence[float], *, doubling: bool) -> None:
@@ -92,20 +89,6 @@ def log_ticks(low: float, high: float) -> list[float]:
 
 def _fewer(ticks: list[float]) -> list[float]:
     return ticks[:: -(-len(ticks) // MOST_TICKS)]
-
-
-def _explain(axes: Any) -> None:
-    """The label of the lower axis, and the legend of the lines."""
-    axes.set_xlabel("image size (pixels)", fontsize=FONT - 1, color=INK)
-    axes.legend(
-        loc="upper center",
-        bbox_to_anchor=(0.45, -0.2),
-        ncols=2,
-        fontsize=FONT - 2,
-        frameon=False,
-        labelcolor=INK,
-        handlelength=3,
-    )
 
 
 def own_exaflops(row: Scaling) -> float:

@@ -19,8 +19,7 @@ from vitlab.data.images import RGB
 from vitlab.data.resize import prepare
 from vitlab.errors import UserError
 from vitlab.models.build import class_names
-from vitlab.serving.batching import Batcher
-from vitlab.serving.engine import Engine
+from vitlab.serving.engine import Batcher, Engine
 from vitlab.serving.inspector import ImageView, Inspector, Maps, ModelFacts, top_predictions
 from vitlab.serving.limits import Refused
 from vitlab.serving.memory import trim_memory
@@ -131,13 +130,8 @@ def make_app(inspector: Inspector, engine: Engine, *, name: str) -> FastAPI:
         engine: runs the model.
         name: of the model, to be shown.
     """
-    context = RouteContext(
-        name=name,
-        inspector=inspector,
-        batcher=Batcher(engine, inspector.limits),
-        decoders=ThreadPoolExecutor(2, "decode"),
-        inspections=ThreadPoolExecutor(1, "inspect"),
-    )
+    decoders, inspections = ThreadPoolExecutor(2, "decode"), ThreadPoolExecutor(1, "inspect")
+    context = RouteContext(name, inspector, Batcher(engine, inspector.limits), decoders, inspections)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:

@@ -207,11 +207,8 @@ def _with_headers(send: Send) -> Send:
 
 async def _refuse(refused: Refused, send: Send) -> None:
     body = json.dumps({"error": refused.reason}).encode()
-    headers = [
-        (b"content-type", b"application/json"),
-        (b"content-length", str(len(body)).encode()),
-        (b"connection", b"close"),
-    ]
+    length = (b"content-length", str(len(body)).encode())
+    headers = [(b"content-type", b"application/json"), length, (b"connection", b"close")]
     if refused.status == 429:
         headers.append((b"retry-after", b"1"))
     await send({"type": "http.response.start", "status": refused.status, "headers": headers})

@@ -85,13 +85,9 @@ class _FormReader:
     def callbacks(self) -> Any:
         """The parser's callbacks; its own type for them exists for type checkers only."""
         return {
-            "on_part_begin": self._begin,
-            "on_header_field": self._add_header,
-            "on_header_value": self._add_value,
-            "on_header_end": self._end_header,
-            "on_part_data": self._add_data,
-            "on_end": self._end,
-        }
+            "on_part_begin": self._begin, "on_part_data": self._add_data, "on_end": self._end,
+            "on_header_field": self._add_header, "on_header_value": self._add_value, "on_header_end": self._end_header,
+        }  # fmt: skip
 
     def image(self) -> bytes:
         """The field `image`.
