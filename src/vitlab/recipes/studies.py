@@ -115,9 +115,7 @@ def shapes() -> Study:
     base = start.model_copy(update={"model": ModelSpec(name="ViT-B/32", image_size=224, options=shape)})
     rows = [_row("base", base)]
     rows += [_row(f"layers-{count}", _with_options(base, layers=count)) for count in (1, 2, 4, 16, 32, 64)]
-    rows += [
-        _row(f"width-{width}", _with_options(base, hidden=width, representation=width)) for width in (256, 512, 2048)
-    ]
+    rows += [_row(f"width-{size}", _with_options(base, hidden=size, representation=size)) for size in (256, 512, 2048)]
     rows += [_row(f"mlp-{width}", _with_options(base, mlp=width)) for width in (512, 1024, 4096, 8192)]
     rows += [_row(f"patch-{size}", _with_options(base, patch=size)) for size in (14, 16, 28, 56)]
     for factor in (0.25, 0.5, 2):
