@@ -151,9 +151,7 @@ def subsets() -> Study:
     models = {
         "vit-b32": vit_b32,
         "vit-b32-halved": _with_options(vit_b32, **halved),
-        **{
-            name: load_recipe(f"table3/{name}-jft-7ep") for name in ("vit-b16", "vit-l32", "vit-l16", "r50x1", "r152x2")
-        },
+        **{name: load_recipe(f"table3/{name}-jft-7ep") for name in others},
     }
     stopping = {"validation": ValidationConfig(share=0.01), "early_stopping": EarlyStoppingConfig(patience=5)}
     rows = [
