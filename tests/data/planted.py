@@ -7,7 +7,7 @@ Thresholds were chosen on seeds 0 to 5; other seeds are for reporting.
 
 import io
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
@@ -35,24 +35,16 @@ TILE_SIDES = (48, 64, 96, 128, 192)
 LEAST_CONTRAST = 16  # grey levels: pieces of sky and studio background show nothing to tell them apart by
 
 
-@dataclass(frozen=True, eq=False)
 class MemorySource(NotInShards):
     """Encoded images in memory; see `vitlab.data.sources.Source`."""
 
-    name: str
-    encoded: Sequence[bytes]
-    classes: tuple[str, ...] = ("one", "two")
     skipped: tuple[str, ...] = ()
-    labels_N: NDArray[np.int64] = field(init=False)
-    fingerprint: str = field(init=False)
 
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "labels_N", np.zeros(len(self.encoded), np.int64))
-        rows = ((f"{self.name}/{i}", len(data), 0) for i, data in enumerate(self.encoded))
-        object.__setattr__(self, "fingerprint", fingerprint(self.classes, rows))
-
-    def __len__(self) -> int:
-        return len(self.encoded)
+    def __init__(self, name: str, encoded: Sequence[bytes]) -> None:
+        rows = ((f"{name}/{i}", len(data), 0) for i, data in enumerate(encoded))
+        classes = ("one", "two")
+        super().__init__(name, classes, np.zeros(len(encoded), np.int64), fingerprint(classes, rows))
+        self.encoded = encoded
 
     def key(self, index: int) -> str:
         return f"{index:05d}"

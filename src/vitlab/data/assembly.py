@@ -158,15 +158,11 @@ class _Filling:
         else:
             bad = {row: reason for chunk in self._chunks for row, reason in chunk.result().items()}
         batch = Batch(
-            step=wanted.step,
-            images_BHWC=self._images_BHWC,
-            labels_B=torch.from_numpy(labels_N[wanted.indices_B]),
-            indices_B=torch.from_numpy(wanted.indices_B),
-            epochs_B=torch.from_numpy(wanted.epochs_B),
+            step=wanted.step, images_BHWC=self._images_BHWC, labels_B=torch.from_numpy(labels_N[wanted.indices_B]),
+            indices_B=torch.from_numpy(wanted.indices_B), epochs_B=torch.from_numpy(wanted.epochs_B),
             positions_B=wanted.first_position + torch.arange(len(wanted.indices_B)),
-            variations=tuple(self._variations[row] for row in sorted(self._variations)),
-            waited=perf_counter() - start,
-        )
+            variations=tuple(self._variations[row] for row in sorted(self._variations)), waited=perf_counter() - start,
+        )  # fmt: skip
         return _without(batch, bad) if bad else batch
 
     def _fill(self, rows: range) -> dict[int, str]:
@@ -189,14 +185,10 @@ class _Filling:
 def _without(batch: Batch, bad: dict[int, str]) -> Batch:
     kept_B = torch.tensor([row not in bad for row in range(len(batch.labels_B))])
     return replace(
-        batch,
-        images_BHWC=batch.images_BHWC[kept_B],
-        labels_B=batch.labels_B[kept_B],
-        indices_B=batch.indices_B[kept_B],
-        epochs_B=batch.epochs_B[kept_B],
-        positions_B=batch.positions_B[kept_B],
+        batch, images_BHWC=batch.images_BHWC[kept_B], labels_B=batch.labels_B[kept_B],
+        indices_B=batch.indices_B[kept_B], epochs_B=batch.epochs_B[kept_B], positions_B=batch.positions_B[kept_B],
         skipped=tuple(bad[row] for row in sorted(bad)),
-    )
+    )  # fmt: skip
 
 
 def prefetched(batches: Generator[Batch], device: torch.device) -> Generator[Batch]:
@@ -236,8 +228,5 @@ def _one_ahead(batches: Generator[Batch], device: torch.device) -> Generator[Bat
 
 
 def _moved(batch: Batch, device: torch.device) -> Batch:
-    return replace(
-        batch,
-        images_BHWC=batch.images_BHWC.to(device, non_blocking=True),
-        labels_B=batch.labels_B.to(device, non_blocking=True),
-    )
+    images_BHWC, labels_B = (part.to(device, non_blocking=True) for part in (batch.images_BHWC, batch.labels_B))
+    return replace(batch, images_BHWC=images_BHWC, labels_B=labels_B)

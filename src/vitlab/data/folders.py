@@ -194,14 +194,7 @@ def files_source(
             skipped.append(str(error))
     if not kept:
         raise UserError(f"{name}: none of its {len(rows):,} images can be read; check the folder {root}")
-    return FolderSource(
-        name=name,
-        classes=classes,
-        labels_N=np.array([label for _, _, label in kept], np.int64),
-        fingerprint=fingerprint(
-            classes, ((path.relative_to(root).as_posix(), size, label) for path, size, label in kept)
-        ),
-        files=tuple(str(path) for path, _, _ in kept),
-        root=str(root),
-        skipped=tuple(skipped),
-    )
+    keyed = ((path.relative_to(root).as_posix(), size, label) for path, size, label in kept)
+    labels_N = np.array([label for _, _, label in kept], np.int64)
+    files = tuple(str(path) for path, _, _ in kept)
+    return FolderSource(name, classes, labels_N, fingerprint(classes, keyed), files, str(root), tuple(skipped))

@@ -57,9 +57,7 @@ def read_idx(path: Path, dimensions: int) -> NDArray[np.uint8]:
             if len(header) != 4 + 4 * dimensions or header[:4] != bytes([0, 0, 8, dimensions]):
                 raise UserError(f"{path}: this is not an IDX file of bytes in {dimensions} dimensions")
             shape = struct.unpack(f">{dimensions}I", header[4:])
-            size = 1
-            for length in shape:
-                size *= length
+            size = prod(shape)
             if size > MAX_VALUES:
                 raise UserError(f"{path}: {size:,} values are more than the {MAX_VALUES:,} that are read")
             body = file.read(size + 1)

@@ -108,12 +108,8 @@ def find_parquet(path: Path) -> dict[str, list[Path]]:
         if not files:
             raise UserError(f"{path}: there is no such Parquet file; check the path")
         return _by_split(files, path.parent)
-    patterns = (
-        "*.parquet",
-        "data/*.parquet",
-        *(f"{name}/*.parquet" for names in SPLIT_NAMES.values() for name in names),
-    )
-    return _by_split(sorted({file for pattern in patterns for file in path.glob(pattern)}), path)
+    folders = (path, path / "data", *(path / name for names in SPLIT_NAMES.values() for name in names))
+    return _by_split(sorted({file for folder in folders for file in folder.glob("*.parquet")}), path)
 
 
 def _by_split(files: list[Path], root: Path) -> dict[str, list[Path]]:

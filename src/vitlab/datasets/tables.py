@@ -95,16 +95,9 @@ def table_source(
     check_classes(name, known)
     chunks = tuple(_as_struct(chunk) for chunk in dataset.data.column(image).chunks if len(chunk))
     starts = np.cumsum([0, *(len(chunk) for chunk in chunks)])
-    return TableSource(
-        name=name,
-        classes=known,
-        labels_N=labels_N,
-        fingerprint=fingerprint(known, _rows(chunks, split, labels_N)),
-        split=split,
-        images=chunks,
-        starts=starts,
-        files_allowed=dataset.info.builder_name == "imagefolder",
-    )
+    digest = fingerprint(known, _rows(chunks, split, labels_N))
+    is_trusted = dataset.info.builder_name == "imagefolder"
+    return TableSource(name, known, labels_N, digest, split, chunks, starts, files_allowed=is_trusted)
 
 
 def _is_image(feature: Any, arrow: Any) -> bool:

@@ -115,9 +115,7 @@ def shapes() -> Study:
     base = start.model_copy(update={"model": ModelSpec(name="ViT-B/32", image_size=224, options=shape)})
     rows = [_row("base", base)]
     rows += [_row(f"layers-{count}", _with_options(base, layers=count)) for count in (1, 2, 4, 16, 32, 64)]
-    rows += [
-        _row(f"width-{width}", _with_options(base, hidden=width, representation=width)) for width in (256, 512, 2048)
-    ]
+    rows += [_row(f"width-{size}", _with_options(base, hidden=size, representation=size)) for size in (256, 512, 2048)]
     rows += [_row(f"mlp-{width}", _with_options(base, mlp=width)) for width in (512, 1024, 4096, 8192)]
     rows += [_row(f"patch-{size}", _with_options(base, patch=size)) for size in (14, 16, 28, 56)]
     for factor in (0.25, 0.5, 2):
@@ -149,15 +147,11 @@ def subsets() -> Study:
     The paper's numbers are ImageNet 5-shot accuracy, drawn only. "ViT-b" is ViT-B with half the width of everything.
     """
     halved: dict[str, OptionValue] = {"hidden": 384, "mlp": 1536, "heads": 6, "representation": 384}
-    vit_b32 = load_recipe("table3/vit-b32-jft-7ep")
+    vit_b32, others = load_recipe("table3/vit-b32-jft-7ep"), ("vit-b16", "vit-l32", "vit-l16", "r50x1", "r152x2")
     models = {
         "vit-b32": vit_b32,
         "vit-b32-halved": _with_options(vit_b32, **halved),
-        "vit-b16": load_recipe("table3/vit-b16-jft-7ep"),
-        "vit-l32": load_recipe("table3/vit-l32-jft-7ep"),
-        "vit-l16": load_recipe("table3/vit-l16-jft-7ep"),
-        "r50x1": load_recipe("table3/r50x1-jft-7ep"),
-        "r152x2": load_recipe("table3/r152x2-jft-7ep"),
+        **{name: load_recipe(f"table3/{name}-jft-7ep") for name in others},
     }
     stopping = {"validation": ValidationConfig(share=0.01), "early_stopping": EarlyStoppingConfig(patience=5)}
     rows = [

@@ -4,6 +4,7 @@ import glob
 import re
 from collections.abc import Callable, Sequence
 from itertools import product
+from math import prod
 from pathlib import Path
 
 from vitlab.data.folders import TEST_FOLDERS
@@ -132,9 +133,7 @@ def expand_braces(pattern: str) -> list[str]:
     """
     texts = BRACES.split(pattern)  # every second one stood between braces
     choices = [_choices(text) if number % 2 else [text] for number, text in enumerate(texts)]
-    count = 1
-    for choice in choices:
-        count *= len(choice)
+    count = prod(map(len, choices))
     if count > MAX_SHARDS:
         raise UserError(f"{pattern}: it stands for {count:,} shards; {MAX_SHARDS:,} are the most")
     return ["".join(chosen) for chosen in product(*choices)]

@@ -174,15 +174,10 @@ def shard_source(
     check_classes(name, classes)
     if not kept:
         raise UserError(f"{name}: {len(rows)} images are too few to split; give two or more per class")
-    return ShardSource(
-        name=name if split is None else f"{name} ({split} split)",
-        classes=classes,
-        labels_N=np.array(labels, np.int64)[kept],
-        fingerprint=fingerprint(classes, ((keys[i], sizes[i], labels[i]) for i in kept)),
-        shards=tuple(shards),
-        places=np.array(rows, np.int64)[kept],
-        skipped=tuple(skipped),
-    )
+    name = name if split is None else f"{name} ({split} split)"
+    digest = fingerprint(classes, ((keys[i], sizes[i], labels[i]) for i in kept))
+    labels_N, places = np.array(labels, np.int64)[kept], np.array(rows, np.int64)[kept]
+    return ShardSource(name, classes, labels_N, digest, tuple(shards), places, tuple(skipped))
 
 
 def _common_classes(shards: Sequence[Shard], name: str, classes: tuple[str, ...] | None) -> tuple[str, ...]:

@@ -86,26 +86,20 @@ def _pieces_of_file(tensors: Mapping[str, Tensor]) -> Iterator[memoryview]:
 def commit(checkpoints: Path, step: int, manifest: Mapping[str, Any]) -> Path:
     """Finish the temporary folder and rename it into place; an older one there is replaced."""
     aside, final = aside_of(checkpoints, step), folder_of(checkpoints, step)
-    _write_synced(aside / MANIFEST, json.dumps(manifest, indent=1).encode())
-    files.sync(aside)
-    if final.exists():
-        # A damaged one: it was skipped when this run began, or this step would not have been made again.
-        old = checkpoints / f".{final.name}.old"
-        shutil.rmtree(old, ignore_errors=True)
-        final.rename(old)
-        aside.rename(final)
-        shutil.rmtree(old, ignore_errors=True)
-    else:
-        aside.rename(final)
-    files.sync(checkpoints)
-    return final
-
-
-def _write_synced(path: Path, data: bytes) -> None:
-    with path.open("wb") as file:
-        file.write(data)
+    with (aside / MANIFEST).open("wb") as file:
+        file.write(json.dumps(manifest, indent=1).encode())
         file.flush()
         os.fsync(file.fileno())
+    files.sync(aside)
+    old = checkpoints / f".{final.name}.old"
+    if final.exists():
+        # A damaged one: it was skipped when this run began, or this step would not have been made again.
+        shutil.rmtree(old, ignore_errors=True)
+        final.rename(old)
+    aside.rename(final)
+    shutil.rmtree(old, ignore_errors=True)
+    files.sync(checkpoints)
+    return final
 
 
 def drop_old(checkpoints: Path, keep: int, spared: Iterable[int]) -> None:

@@ -1,5 +1,7 @@
 """The model that a run starts from: new by its recipe's seed, or trained weights and a new head (paper: sec. 3.2)."""
 
+from dataclasses import replace
+
 from torch import nn
 
 from vitlab import weights
@@ -7,7 +9,6 @@ from vitlab.errors import UserError
 from vitlab.models import build
 from vitlab.models.build import Model
 from vitlab.recipes import zoo
-from vitlab.recipes.preprocessing import Preprocessing
 from vitlab.recipes.schema import Recipe
 from vitlab.runtime import seeded
 
@@ -38,14 +39,10 @@ def _as_recipe_says(model: Model, recipe: Recipe, classes: tuple[str, ...]) -> M
     if recipe.objective.head_bias and head is not None and head.bias is not None:
         nn.init.constant_(head.bias, recipe.objective.head_bias)
     part, given = recipe.preprocessing, model.preprocessing
-    model.preprocessing = Preprocessing(
-        size=given.size,
-        resize=part.resize,
-        crop=part.crop,
-        interpolation=part.interpolation,
-        mean=part.mean or given.mean,
-        std=part.std or given.std,
-    )
+    model.preprocessing = replace(
+        given, resize=part.resize, crop=part.crop, interpolation=part.interpolation,
+        mean=part.mean or given.mean, std=part.std or given.std,
+    )  # fmt: skip
     model.classes = classes
     return model
 

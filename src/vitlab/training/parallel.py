@@ -150,13 +150,11 @@ def _to_fp8(model: Model, runtime: Runtime) -> None:
 
     def wanted(module: nn.Module, name: str) -> bool:
         # The kernels need multiples of 16, and the head is small and sensitive to rounding.
-        return isinstance(module, nn.Linear) and name.startswith("blocks.") and not _odd(module)
+        if not (isinstance(module, nn.Linear) and name.startswith("blocks.")):
+            return False
+        return not (module.in_features % 16 or module.out_features % 16)
 
     convert_to_float8_training(model, module_filter_fn=wanted)
-
-
-def _odd(linear: nn.Linear) -> bool:
-    return bool(linear.in_features % 16 or linear.out_features % 16)
 
 
 def _shard(model: Model, runtime: Runtime) -> dict[str, Shard]:

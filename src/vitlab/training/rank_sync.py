@@ -124,14 +124,8 @@ class RankSync:
             if mistake:
                 raise UserError(mistake)
             return Synced(rows, skipped, self._request.signal)
-        own = (
-            rows,
-            skipped,
-            self._sent(signal.SIGINT),
-            self._sent(signal.SIGTERM),
-            bool(mistake),
-            self._writer.is_idle,
-        )
+        came = [self._request.signal == number for number in SIGNALS]
+        own = (rows, skipped, *came, bool(mistake), self._writer.is_idle)
         all_rows, all_skipped, interrupted, terminated, mistaken, idle = all_reduce_sum(self._runtime, own)
         if mistaken:
             raise UserError(next(text for text in all_gather_text(self._runtime, mistake) if text))
@@ -152,6 +146,3 @@ class RankSync:
         if awaited:
             self._writer.wait()
             self.ask()
-
-    def _sent(self, number: int) -> bool:
-        return self._request.signal == number

@@ -1,16 +1,23 @@
-"""One update of the weights, free of input and output.
+"""One step: from a batch, which is on the device already, to microbatches, and from them to an update of the weights.
 
-Shapes: B images, K classes.
+Images are varied, normalised and mixed one microbatch at a time. Shapes: B images, H W height and width, K classes.
 """
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import chain
 
 import torch
 from torch import Tensor, nn
 
-from vitlab.recipes.schema import ObjectiveConfig
+from vitlab.data import loader
+from vitlab.data.augmentation.augment import Variation
+from vitlab.data.augmentation.device_augment import vary_batch
+from vitlab.data.augmentation.mixing import mix_batch
+from vitlab.data.loader import Batch
+from vitlab.recipes.preprocessing import Preprocessing
+from vitlab.recipes.schema import ObjectiveConfig, Recipe
 from vitlab.runtime import Runtime, all_reduce_on_device
 from vitlab.training import objectives, parallel
 from vitlab.training.parallel import Replica
@@ -102,3 +109,55 @@ def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
     """For all weights, from the next step on."""
     for group in optimizer.param_groups:
         group["lr"] = rate
+
+
+@dataclass(frozen=True)
+class MicrobatchMaker:
+    """Divides every batch of a run alike.
+
+    Attributes:
+        recipe: how images are varied and mixed.
+        preprocessing: the model's.
+        classes: K.
+        runtime: the processes.
+        count: microbatches that this process's share of a batch is divided into.
+    """
+
+    recipe: Recipe
+    preprocessing: Preprocessing
+    classes: int
+    runtime: Runtime
+    count: int
+
+    def of(self, batch: Batch) -> list[partial[Microbatch]]:
+        """The microbatches, each of which is computed when it is called; some may be empty."""
+        if self.recipe.augmentation.mixes:
+            images_BCHW, targets_BK = self._mixed(batch)
+            divided = zip(images_BCHW.tensor_split(self.count), targets_BK.tensor_split(self.count), strict=True)
+            return [partial(_unchanged, images, targets) for images, targets in divided]
+        begin, made = 0, []
+        images, labels = batch.images_BHWC.tensor_split(self.count), batch.labels_B.tensor_split(self.count)
+        for images_BHWC, labels_B in zip(images, labels, strict=True):
+            variations = batch.variations[begin : begin + len(labels_B)]
+            made.append(partial(self._varied, images_BHWC, labels_B, variations))
+            begin += len(labels_B)
+        return made
+
+    def _varied(self, images_BHWC: Tensor, labels_B: Tensor, variations: Sequence[Variation]) -> Microbatch:
+        if variations:
+            images_BHWC = vary_batch(images_BHWC, variations)
+        return loader.normalise(images_BHWC, self.preprocessing, images_BHWC.device), labels_B
+
+    def _mixed(self, batch: Batch) -> Microbatch:
+        """Mixup and CutMix of this process's images: pairs are of neighbours, which no division separates."""
+        share = self.recipe.batch_size // self.runtime.ranks
+        images_BCHW, labels_B = self._varied(batch.images_BHWC, batch.labels_B, batch.variations)
+        return mix_batch(
+            images_BCHW, labels_B, self.classes, self.recipe.augmentation,
+            seed=self.recipe.seed, step=batch.step, batch_size=share,
+            positions_N=batch.positions_B.numpy() - self.runtime.rank * share,
+        )  # fmt: skip
+
+
+def _unchanged(images_BCHW: Tensor, targets: Tensor) -> Microbatch:
+    return images_BCHW, targets

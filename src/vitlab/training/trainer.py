@@ -20,12 +20,11 @@ from vitlab.training.checkpoint import CheckpointWriter
 from vitlab.training.checkpoint_files import remove_debris
 from vitlab.training.divergence import Diverged, FiniteWatch
 from vitlab.training.metrics import MetricsTracker
-from vitlab.training.microbatches import MicrobatchMaker
 from vitlab.training.optimizers import learning_rate
 from vitlab.training.rank_sync import RankSync, StopRequest, Synced, watching
 from vitlab.training.run_directory import RunDirectory
 from vitlab.training.state import start
-from vitlab.training.step import StepResult, set_learning_rate, update
+from vitlab.training.step import MicrobatchMaker, StepResult, set_learning_rate, update
 from vitlab.training.thread_replicas import thread_replicas_of
 from vitlab.training.validation import Hook, is_over, validate
 from vitlab.weights.formats import native

@@ -33,7 +33,11 @@ Name = Literal[
 OPERATIONS: tuple[Name, ...] = get_args(Name)
 
 STRONGEST = 10.0  # TensorFlow's _MAX_LEVEL
-EITHER_WAY = ("Rotate", "ShearX", "ShearY", "TranslateX", "TranslateY")
+# At the strongest: lengths and angles, either way; whole numbers.
+LENGTHS: dict[Name, float] = {"Rotate": 30, "ShearX": 0.3, "ShearY": 0.3, "TranslateX": 100, "TranslateY": 100}
+WHOLE_NUMBERS: dict[Name, int] = {"Posterize": 4, "Solarize": 256, "SolarizeAdd": 110, "Cutout": 40}
+BLENDS = ("Color", "Contrast", "Brightness", "Sharpness")
+EITHER_WAY = tuple(LENGTHS)
 
 
 @dataclass(frozen=True)
@@ -54,25 +58,11 @@ class Operation:
 def argument(name: Name, magnitude: float) -> float:
     """The argument of an operation at a magnitude, by the module's table, without a sign."""
     strength = magnitude / STRONGEST
-    match name:
-        case "Rotate":
-            return strength * 30
-        case "ShearX" | "ShearY":
-            return strength * 0.3
-        case "TranslateX" | "TranslateY":
-            return strength * 100
-        case "Color" | "Contrast" | "Brightness" | "Sharpness":
-            return strength * 1.8 + 0.1
-        case "Posterize":
-            return int(strength * 4)
-        case "Solarize":
-            return int(strength * 256)
-        case "SolarizeAdd":
-            return int(strength * 110)
-        case "Cutout":
-            return int(strength * 40)
-        case "AutoContrast" | "Equalize" | "Invert":
-            return 0
+    if name in BLENDS:
+        return strength * 1.8 + 0.1
+    if name in WHOLE_NUMBERS:
+        return int(strength * WHOLE_NUMBERS[name])
+    return strength * LENGTHS.get(name, 0.0)
 
 
 def draw_operations(
