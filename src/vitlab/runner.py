@@ -49,7 +49,7 @@ class Run:
     """A finished run.
 
     Attributes:
-        model: with the weights that are kept.
+        model: with the weights that are kept, in evaluation mode.
         recipe: as it was run.
         metrics: the lines of metrics.jsonl: {"step", "loss", "learning_rate", ...}.
         results: tables of results by name; "accuracy" is that of the test images, if there are any.
@@ -100,7 +100,7 @@ def run(
             trainer = Trainer(recipe, job.model, job.train, directory, runtime=runtime, progress=shown, hooks=job.hooks)
             trained = trainer.fit()
             results = job.test_results(trained, directory)
-    return Run(trained, recipe, read_metrics(path), results, path)
+    return Run(trained.eval(), recipe, read_metrics(path), results, path)
 
 
 def resolved(recipe: Recipe | str | Path, data: object = None, model: object = None) -> Recipe:
@@ -108,14 +108,15 @@ def resolved(recipe: Recipe | str | Path, data: object = None, model: object = N
     found = recipe if isinstance(recipe, Recipe) else load_recipe(recipe)
     if isinstance(data, str | Path):
         found = found.model_copy(update={"data": found.data.model_copy(update={"source": str(data)})})
-    if isinstance(model, str | Path):
-        if isinstance(model, str) and zoo.is_known(model):
-            spec = found.model.model_copy(update={"name": model})
-            found = found.model_copy(update={"model": spec, "init_from": None})
-        else:
-            found = found.model_copy(update={"init_from": str(model)})
-    if isinstance(model, Model) and found.init_from is not None:
+    is_name = isinstance(model, str) and zoo.is_known(model)
+    if is_name and Path(str(model)).exists():
+        raise UserError(f"{model} is the name of a model and a path as well: write ./{model} for the path")
+    if found.init_from is not None and (is_name or isinstance(model, Model)):
         raise UserError(f"init_from={found.init_from}: a model was given as well; leave out one of the two")
+    if is_name:
+        found = found.model_copy(update={"model": found.model.model_copy(update={"name": model})})
+    elif isinstance(model, str | Path):
+        found = found.model_copy(update={"init_from": str(model)})
     if not isinstance(data, Splits) and not found.data.source:
         raise UserError("no images given: add --data SOURCE (data= in Python), a name, an image folder or tar shards")
     return found
