@@ -144,7 +144,7 @@ def test_studies_are_listed(capsys):
         (["table4/pets"], "--from"),
         (["table8", "--row", "nothing"], "none-input"),
         (["demo-upstream", "--rates", "a"], "--rates a"),
-        (["demo-upstream", "--seeds", "1.5"], "whole numbers"),
+        (["demo-upstream", "--seeds", "1.5"], "integers from 0"),
         (["demo-upstream", "--seeds", "1,1"], "twice"),
         (["table8"], "--data"),
     ],

@@ -74,18 +74,13 @@ def dedup(
 def _run(search: Search, out: Path, rank: int | None, ranks: int) -> ResultTable:
     """The search, or one share of it."""
     check_search(search)
-    references = _read(search)
+    with show_progress("test images" if search.tests else "images", sum(map(len, search.references))) as shown:
+        references = read_references(search, shown.update)
     with show_progress("training images", len(search.train)) as shown:
         images = run_blocks(search, references, shown.update, rank=rank or 0, ranks=1 if rank is None else ranks)
     if rank is not None:
         return _share_table(search, rank, ranks, images)
     return _write(search, join(search), references, out)
-
-
-def _read(search: Search) -> Signatures:
-    total = sum(map(len, search.references))
-    with show_progress("test images" if search.tests else "images", total) as shown:
-        return read_references(search, shown.update)
 
 
 def _embedding(method: str, model: str | None, device: str) -> Embedding | None:

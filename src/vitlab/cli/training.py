@@ -69,13 +69,10 @@ class RecipeChanges:
     def _from_options(self) -> list[str]:
         batch = "scale.accumulation=auto" if self.batch == "auto" else f"batch_size={self.batch}"
         found = {
-            f"steps={self.steps}": self.steps,
-            f"seed={self.seed}": self.seed,
-            f"data.bad_images={self.bad_images}": self.bad_images,
-            f"data.exclude={self.exclude}": self.exclude,
-            batch: self.batch,
+            f"steps={self.steps}": self.steps, f"seed={self.seed}": self.seed, batch: self.batch,
+            f"data.bad_images={self.bad_images}": self.bad_images, f"data.exclude={self.exclude}": self.exclude,
             f"log={self.log}": self.log,
-        }
+        }  # fmt: skip
         return [assignment for assignment, given in found.items() if given is not None]
 
 
@@ -96,12 +93,10 @@ class TrainingVerb:
         Bad | None, typer.Option(help="refuse (the default): stop at an image that cannot be read. skip: leave it out.")
     ] = None
     exclude: Annotated[
-        Path | None,
-        typer.Option(metavar="FILE", help="Leave out the training images that this list of `vitlab dedup` names."),
+        Path | None, typer.Option(metavar="FILE", help="Leave out the images that this list of `vitlab dedup` names.")
     ] = None
     batch: Annotated[
-        str | None,
-        typer.Option(help="Images per step; auto splits the recipe's batch into microbatches that fit into memory."),
+        str | None, typer.Option(help="Images per step; auto splits the batch into microbatches that fit into memory.")
     ] = None
     log: Annotated[str | None, typer.Option(help="Also log the metrics to: none, tensorboard or wandb.")] = None
     changes: options.SetOption = None

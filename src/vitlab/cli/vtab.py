@@ -24,8 +24,7 @@ def run_vtab(
     model: options.ModelArgument,
     out: Annotated[Path, typer.Option(metavar="DIR", help="Where everything goes; run again, it goes on.")],
     data: Annotated[
-        Path | None,
-        typer.Option(metavar="DIR", help="A folder with one for each task; else $VITLAB_DATA/vtab, or the hub."),
+        Path | None, typer.Option(metavar="DIR", help="A folder with one per task; else $VITLAB_DATA/vtab, or the hub.")
     ] = None,
     tasks: Annotated[str, typer.Option(help="Names separated by commas; all 19 if not given.")] = "",
     linear: Annotated[bool, typer.Option("--linear", help="Least squares on frozen features, no fine-tuning.")] = False,
