@@ -210,7 +210,7 @@ def test_what_does_not_belong_into_a_shard_is_named(members, message):
 def test_a_label_beyond_the_classes_is_named():
     data = shard_of(("a.png", PICTURE), ("a.cls", b"2"))
     assert "sample 'a' has the label '2'; give a class's number, 0 to 1" in refused(data, ("x", "y"))
-    with pytest.raises(UserError, match="its label 2 is none of the 2 training classes"):
+    with pytest.raises(UserError, match="its label 2 is not one of the 2 training classes"):
         shard_source([Shard(Path("s.tar"), scanned(data), data)], "x", classes=("x", "y"))
 
 
