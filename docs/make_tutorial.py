@@ -159,7 +159,7 @@ Here the features come from clothes, and the classes are handwritten digits.""",
 features = [fewshot.features_of(small, source, small.preprocessing, choose("cpu")) for source in digits]
 found = fewshot.evaluate(features[0], features[1], digits[0].classes, [1, 5, 25], seeds=3)
 for shots, accuracies in found.accuracies.items():
-    print(f"{shots} images per class: {100 * np.mean(accuracies):.1f} % of the digits are classified correctly")""",
+    print(f"{shots}-shot: {100 * np.mean(accuracies):.1f} % of the digits are classified correctly")""",
     ),
     (TEXT, """## 4.4 The compute of a run (and Table 6)"""),
     (
