@@ -1,4 +1,4 @@
-"""Writes tutorial.ipynb: runs the cells below in order, in this process, and keeps what they say and draw.
+"""Writes tutorial.ipynb: runs the cells below in order, in this process, and keeps what they print and draw.
 
 Usage: python docs/make_tutorial.py      about a minute on two cores
 """
@@ -23,7 +23,7 @@ CELLS: list[tuple[str, str]] = [
         """# An image is worth 16x16 words, section by section
 
 This notebook follows [the paper](https://arxiv.org/abs/2010.11929) with vitlab, on real pictures: a photo, the
-bundled Fashion-MNIST sample, and handwritten digits. It runs in about a minute on two cores. Needed beside vitlab:
+bundled Fashion-MNIST sample, and handwritten digits. It runs in about a minute on two cores. Besides vitlab it needs
 scikit-image, for the photo.""",
     ),
     (
@@ -40,7 +40,7 @@ from vitlab.data import loader, resize
 from vitlab.datasets.catalog import open_source
 from vitlab.evaluation import fewshot
 from vitlab.recipes import cost, zoo
-from vitlab.report import canvas, extremes, figures, heads, steps
+from vitlab.report import attention, canvas, embeddings, predictions, steps
 from vitlab.runtime import choose
 
 torch.manual_seed(0)
@@ -54,7 +54,7 @@ def show(drawing):
         TEXT,
         """## 3.1 From an image to tokens (Figure 1)
 
-A ViT cuts an image into patches, 16 x 16 pixels each, and reads them as a sentence.""",
+A ViT cuts an image into patches of 16 x 16 pixels, and reads them as a sentence.""",
     ),
     (
         CODE,
@@ -64,8 +64,8 @@ show(steps.draw_steps(model, photo))""",
     ),
     (
         TEXT,
-        """**Eq. 1** says what a token is: a patch, flattened, times a matrix E; a class token in front; and a
-vector for the place added. The same by hand:""",
+        """**Eq. 1** defines the tokens: each patch, flattened, times a matrix E; a class token in front; and a vector
+added for the position. The same by hand:""",
     ),
     (
         CODE,
@@ -82,7 +82,7 @@ print(by_hand.shape, "largest difference", float((by_hand - by_vitlab).abs().max
     (
         TEXT,
         """**Eq. 2 and 3**: every layer is attention and an MLP, each after a norm and with a residual. Training
-uses fused attention, which never forms the matrix of who attends to whom. `attention_maps` computes it, layer by
+uses fused attention, which never forms the matrix of attention weights. `attention_maps` computes it, layer by
 layer. Every row is a distribution over tokens:""",
     ),
     (
@@ -94,7 +94,7 @@ layer. Every row is a distribution over tokens:""",
         TEXT,
         """## 3.2 Higher resolution
 
-A ViT takes an image of another size as a longer sentence. Its positions are resampled; everything else stays.""",
+To a ViT a larger image is a longer sentence. Its position embeddings are resampled; everything else stays.""",
     ),
     (
         CODE,
@@ -112,14 +112,14 @@ print("positions:", tuple(model.pos_embed.shape), "->", tuple(larger.pos_embed.s
         """for name in ("ViT-B/16", "ViT-L/16", "ViT-H/14"):
     config = zoo.get(name)
     print(f"{name}: {config.layers} layers of width {config.hidden}, {config.heads} heads, "
-          f"{cost.parameters(config) / 1e6:.0f} M parameters, {cost.flops(config) / 1e9:.0f} GFLOPs an image")""",
+          f"{cost.parameters(config) / 1e6:.0f} M parameters, {cost.flops(config) / 1e9:.0f} GFLOPs per image")""",
     ),
     (
         TEXT,
         """## 4.1 Training
 
-The paper trains on up to 303 million images. Here are 2,400 of clothes, and a model that suits them.
-`ViTClassifier` is scikit-learn's interface to vitlab's one training loop.""",
+The paper trains on up to 303 million images. Here are 2,400 of clothes, and a model of a suitable size.
+`ViTClassifier` is vitlab's scikit-learn interface; like every other way to train, it calls `vitlab.run`.""",
     ),
     (
         CODE,
@@ -138,19 +138,19 @@ classifier = vitlab.ViTClassifier(
 )
 classifier.fit(images, labels)
 small = classifier.model_
-print(f"top-1 on images it has not seen: {100 * classifier.score(test_images, test_labels):.1f} %  (chance: 10 %)")""",
+print(f"top-1 accuracy on test images: {100 * classifier.score(test_images, test_labels):.1f} %  (chance: 10 %)")""",
     ),
-    (TEXT, """What it is sure of, and where it errs most:"""),
+    (TEXT, """Its most confident correct predictions, and its worst errors:"""),
     (
         CODE,
         """inputs = loader.normalise(torch.from_numpy(test_images), small.preprocessing)
-show(extremes.draw_extremes(small, test_images, inputs, test_labels.tolist(), test.classes))""",
+show(predictions.draw_best_and_worst(small, test_images, inputs, test_labels.tolist(), test.classes))""",
     ),
     (
         TEXT,
         """## 4.1 and 4.3 Few-shot: frozen features, a linear solve
 
-The paper's quick measure of a representation: regularised least squares on a few images a class, in closed form.
+The paper's quick measure of a representation: regularised least squares on a few images per class, in closed form.
 Here the features come from clothes, and the classes are handwritten digits.""",
     ),
     (
@@ -159,37 +159,35 @@ Here the features come from clothes, and the classes are handwritten digits.""",
 features = [fewshot.features_of(small, source, small.preprocessing, choose("cpu")) for source in digits]
 found = fewshot.evaluate(features[0], features[1], digits[0].classes, [1, 5, 25], seeds=3)
 for shots, accuracies in found.accuracies.items():
-    print(f"{shots} images a class: {100 * np.mean(accuracies):.1f} % of the digits")""",
+    print(f"{shots}-shot: {100 * np.mean(accuracies):.1f} % of the digits are classified correctly")""",
     ),
-    (TEXT, """## 4.4 What a run costs (and Table 6)"""),
+    (TEXT, """## 4.4 The compute of a run (and Table 6)"""),
     (
         CODE,
         """for name, epochs in (("ViT-B/16", 7), ("ViT-L/16", 14), ("ViT-H/14", 14)):
     print(f"{name}, {epochs} epochs of JFT: {cost.exaflops(zoo.get(name), epochs, 303_000_000):,.0f} exaFLOPs")""",
     ),
-    (TEXT, """## 4.5 Looking inside (Figure 7)
+    (TEXT, """## 4.5 Inspecting the model (Figure 7)
 
-First how far its heads look:"""),
-    (CODE, """show(figures.draw_distance(small, inputs[:128]))"""),
-    (TEXT, """How alike its positions are:"""),
-    (CODE, """show(figures.draw_positions(small))"""),
-    (TEXT, """What single heads look at in one picture:"""),
-    (CODE, """show(heads.draw_heads(small, test_images[0], inputs[:1]))"""),
+The attention distance of its heads:"""),
+    (CODE, """show(attention.draw_distance(small, inputs[:128]))"""),
+    (TEXT, """The similarity of its position embeddings:"""),
+    (CODE, """show(embeddings.draw_positions(small))"""),
+    (TEXT, """The attention of single heads in one image:"""),
+    (CODE, """show(attention.draw_heads(small, test_images[0], inputs[:1]))"""),
     (
         TEXT,
-        """And Figure 6, attention rollout: where the output comes from, followed back through all layers.""",
+        """And Figure 6, attention rollout: how much each patch contributes to the output, through all layers.""",
     ),
     (
         CODE,
-        """from vitlab.report import examples
-
-show(examples.draw_rollout(small, test_images[:3], inputs[:3], [test.classes[label] for label in
-test_labels[:3]]))""",
+        """names = [test.classes[label] for label in test_labels[:3]]
+show(attention.draw_rollout(small, test_images[:3], inputs[:3], names))""",
     ),
     (
         TEXT,
-        """`vitlab inspect` draws all of these of any model, `vitlab serve` shows them on a page to point at, and
-[inspection.md](inspection.md) has them of a model that was trained on many photos.""",
+        """`vitlab inspect` draws all of these for any model, `vitlab serve` shows them on an interactive page, and
+[inspection.md](inspection.md) shows them for a model that was trained on many photos.""",
     ),
 ]  # fmt: skip
 

@@ -1,4 +1,4 @@
-"""Every command on the pages in docs runs, in order, in a folder that has what the pages speak of."""
+"""Every command and Python example on the pages in docs runs, in a folder that has what the pages mention."""
 
 import re
 import shlex
@@ -10,12 +10,15 @@ import skimage.data
 import sklearn.datasets
 from PIL import Image
 
+from data import layouts
 from vitlab.cli.main import main
+from vitlab.datasets.catalog import open_source
 from vitlab.recipes import library
 from vitlab.recipes.schema import to_toml, with_changes
 
 DOCS = Path(__file__).parents[1] / "docs"
 COMMAND = re.compile(r"```console\n(.*?)```", re.DOTALL)
+PYTHON = re.compile(r"```python\n(.*?)```", re.DOTALL)
 # Training is made small: a few steps of a tiny model; everything else of a command is run as it is written.
 STEPS = ["--steps", "2", "--set", "batch_size=4"]
 SIZE = ["--set", "model.image_size=32"]
@@ -83,3 +86,13 @@ def test_every_command_runs(page, tmp_path, monkeypatch, capsys):
         capsys.readouterr()
         ran += 1
     assert ran
+
+
+def test_every_python_example_runs(tmp_path):
+    """A manifest is the one thing on the pages that is made in Python; data sets lie in /data there."""
+    layouts.pets(tmp_path / "pets", 28, 1)
+    examples = {page.name: PYTHON.findall(page.read_text()) for page in DOCS.glob("*.md")}
+    assert {name: len(found) for name, found in examples.items() if found} == {"datasets.md": 1}
+    exec(compile(examples["datasets.md"][0].replace("/data/", f"{tmp_path}/"), "datasets.md", "exec"), {})
+    assert (tmp_path / "pets/splits/train800.json").is_file()
+    assert len(open_source(f"vtab/pets={tmp_path / 'pets'}", "dev-train")) == 800
