@@ -7,7 +7,7 @@ from torch import nn
 
 from vitlab.models import ResNetStem, ViTConfig, create_model
 from vitlab.models.build import build
-from vitlab.models.resnet import Backbone, PostUnit, same_padding
+from vitlab.models.hybrid import Backbone, PostUnit, same_padding
 
 
 @pytest.mark.parametrize(

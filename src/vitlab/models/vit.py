@@ -11,9 +11,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vitlab.models.axial import AxialBlock
+from vitlab.models.hybrid import Backbone
 from vitlab.models.layers import Block, check_image_size, empty_linear, lecun_normal_
 from vitlab.models.positions import DEVIATION, position_vectors, relative_positions, table_shapes
-from vitlab.models.resnet import Backbone
 from vitlab.recipes.configs import ViTConfig
 from vitlab.recipes.preprocessing import Preprocessing
 
