@@ -55,7 +55,7 @@ class _Broken:
     def __init__(self, source):
         self.source = source
         self.name, self.classes, self.labels_N = source.name, source.classes, source.labels_N
-        self.fingerprint, self.skipped = source.fingerprint, ()
+        self.fingerprint, self.skipped, self.shards_N = source.fingerprint, (), None
 
     def __len__(self):
         return len(self.source)

@@ -78,7 +78,7 @@ def test_a_checkpoint_is_taken_up_by_another_number_of_processes(farm, folder, f
     assert farm.run(folder / "two", **order(then)).codes == [0] * (2 if then else 1), _log(folder / "two")
     _assert_same_model(folder / "two", folder / "one", steps=20)
     counts = {None: 1, "ddp": 2, "fsdp": 2}
-    said = [line for line in _log(folder / "two") if "go on with what" in line]
+    said = [line for line in _log(folder / "two") if "continue a checkpoint of" in line]
     assert len(said) == (counts[first] != counts[then])
 
 
