@@ -129,5 +129,5 @@ def _few_shot_sentence(at_five: dict[str, float]) -> str:
     return (
         f"With 5 images per class, features learned on clothes are not the best ones for digits {beside}. "
         "Digits of 8 x 8 pixels are centred and of one size, so raw pixels compare well, while 6,000 pictures of "
-        "clothes teach a model what distinguishes clothes, and little about strokes. Fine-tuning closes the gap."
+        "clothes teach a model what distinguishes clothes, and little about strokes."
     )
