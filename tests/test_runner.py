@@ -72,6 +72,8 @@ def test_a_model_is_trained_as_it_is_and_only_that_one_resumes(recipe, tmp_path)
     replace_head(given, 3)
     with pytest.raises(UserError, match="3 outputs and the data has 10 classes"):
         vitlab.run(still, tmp_path / "other", model=given, device="cpu", title=None)
+    with pytest.raises(UserError, match="model.image_size=35 has no effect on a model"):
+        vitlab.run(with_changes(still, ["model.image_size=35"]), tmp_path / "other", model=model(0), title=None)
     assert not (tmp_path / "other").exists()
 
 

@@ -62,7 +62,7 @@ def get(name: str) -> ModelConfig:
 
     Every usual spelling is understood: `ViT-B/16`, `ViT-B_16`, `B/16`, `vit_base_patch16_384` (the last
     number is the image size), `R50+B/16`, `BiT-R50x1`, `R50x1`. Any patch size works, such as `ViT-Ti/4`.
-    Only `g` and `G` are told apart by case.
+    Case matters for `g` and `G` only.
 
     Raises:
         UserError: the name is unknown (the nearest ones are given), or its patch does not fit the image.

@@ -25,7 +25,7 @@ def initial_model(recipe: Recipe, classes: tuple[str, ...], given: Model | None 
         UserError: weights that cannot be loaded, or options that do not fit.
     """
     if given is not None:
-        return _as_recipe_says(_checked(given, len(classes)), recipe, classes)
+        return _as_recipe_says(_checked(given, recipe, len(classes)), recipe, classes)
     model = _from_weights(recipe, len(classes)) if recipe.init_from is not None else _new(recipe, len(classes))
     return _as_recipe_says(model, recipe, classes)
 
@@ -47,7 +47,10 @@ def _as_recipe_says(model: Model, recipe: Recipe, classes: tuple[str, ...]) -> M
     return model
 
 
-def _checked(given: Model, classes: int) -> Model:
+def _checked(given: Model, recipe: Recipe, classes: int) -> Model:
+    wanted, has = recipe.model.image_size, given.config.image_hw
+    if wanted is not None and has != ((wanted, wanted) if isinstance(wanted, int) else tuple(wanted)):
+        raise UserError(f"model.image_size={wanted} has no effect on a model of {has} pixels: leave it out")
     if given.config.num_classes != classes:
         raise UserError(
             f"the model has {given.config.num_classes} outputs and the data has {classes} classes; "
